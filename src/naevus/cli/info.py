@@ -119,6 +119,7 @@ EXTRAS = {
         "safetensors",
         "sklearn",
     ),
+    "ray": ("ray",),
     "excel": ("openpyxl",),
     "heif": ("pi_heif",),
     "onnxruntime": ("onnxruntime",),

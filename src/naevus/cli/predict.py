@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -29,15 +30,18 @@ from naevus.cli.options import (
 from naevus.cli.summary import report_job
 from naevus.errors import ConfigError
 from naevus.io.parallel import BATCH
+from naevus.io.stores import url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from naevus.bundles.bundle import Bundle
+    from naevus.cli.options import ImageType, SplitName
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.patient_table import PatientTable
     from naevus.datasets.sources import Found
     from naevus.images.preprocess import ImageFiles
+    from naevus.inference.backends import Backend
     from naevus.inference.classifier import Classifier
     from naevus.runs.shards import Shard
 
@@ -220,6 +224,25 @@ def predict(
             rich_help_panel=COMPUTING,
         ),
     ] = BATCH,
+    backend: Annotated[
+        Literal["here", "ray"],
+        typer.Option(
+            "--backend",
+            help="Predict in this process, or on Ray: IMAGES and OUT may then be s3:// addresses, "
+            "and --threads (by default 1) are those of each actor.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = "here",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="The Ray cluster; by default a local one is started.",
+            show_default=False,
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
 ) -> None:
     """Segment, crop and classify images.
 
@@ -232,6 +255,7 @@ def predict(
       naevus predict photos --metadata metadata.csv
       naevus predict photos --mm-per-pixel 0.012
       naevus predict photos --shard 2/16
+      naevus predict s3://bucket/photos --backend ray --out s3://bucket/out
 
     Prints a table and writes predictions.parquet, the same as predictions.csv for spreadsheets,
     masks and crops to OUT (by default predictions/NAME, after the first input). The same command
@@ -243,8 +267,6 @@ def predict(
 
     Research use only, never a diagnosis.
     """
-    from naevus.datasets import sources as inputs
-    from naevus.datasets.layouts import report_types
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
     from naevus.io.parallel import cpu_count
@@ -252,16 +274,11 @@ def predict(
     from naevus.runs.shards import Shard
 
     one = None if shard is None else Shard.parse(shard)
-    if part is not None and split is None:
-        raise ConfigError("--part selects part of a split", "name the split with --split")
-    if image_type != "auto" and split is None:
-        raise ConfigError(
-            "--image-type applies to the split of a data set", "name the split with --split"
-        )
     _check_inputs(images, input_list, split, ids)
-    _check_files(only, no_masks=no_masks, no_crops=no_crops)
+    _check_split(split, part, image_type)
     images = images or []
-    listed = [] if input_list is None else inputs.paths_in_list(input_list)
+    _check_stores(images, out, backend, address, whole=not (split or input_list))
+    _check_files(only, no_masks=no_masks, no_crops=no_crops)
     patients = _metadata(metadata, mm_per_pixel, only)
     _check_diagnoses(only, prevalence=prevalence)
     _check_lesions(lesions, group_by, only)
@@ -270,6 +287,92 @@ def predict(
         out = _place([*images, *filter(None, [input_list])], one)
         inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
         without = out if inside else PREDICTIONS
+    url = url_of(out)
+    with _output(out, backend, address, threads) as (out, ray):
+        wanted = _wanted(
+            images, input_list, split, part, image_type, ids, without, out, limit, lesions, group_by
+        )
+        _import_meanwhile("pandas", "naevus.inference.batch")
+        free = engine is None and precision is None
+        networks = open_networks(
+            _bundles(bundle, no_attributes=no_attributes),
+            diagnose=only != "masks",
+            attributes=not no_attributes and only != "crops",
+            prevalence=prevalence,
+            tta=tta,
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            streams=streams_for(len(wanted.sources), threads or cpu_count()),
+            choice=PredictionsFolder(out).choice() if free else None,
+            report=errors.print,
+        )
+        if (lesions or group_by) and networks.classifier is None:
+            option = "--lesions" if lesions else "--group-by"
+            raise ConfigError(
+                f"{option} has no effect: no bundle here classifies",
+                "leave it out, or add a classification bundle",
+            )
+        challenge = only is None and _is_challenge(wanted.layouts, networks.classifier)
+        from naevus.inference import batch
+
+        with reporter.progress("predicting images", len(wanted.sources)) as move:
+            result = batch.predict(
+                wanted.sources,
+                out,
+                segmenter=networks.segmenter,
+                classifier=networks.classifier,
+                submission=submission or challenge,
+                decision=decision,
+                xlsx=xlsx,
+                only=only,
+                heatmaps=heatmaps,
+                embeddings=embeddings,
+                masks=not no_masks,
+                crops=not no_crops,
+                nested=nested,
+                batch_size=batch_size,
+                metadata=patients,
+                threads=threads,
+                unusable=wanted.found.failed,
+                lesions=wanted.lesions,
+                shard=one,
+                backend=ray,
+                progress=move,
+            )
+        report_job(result, url)
+    _report_names(wanted.found)
+    if result.failed:
+        raise typer.Exit(_FINDINGS)
+
+
+class _Wanted(NamedTuple):
+    """The images to predict, their lesions as far as known, and the layouts they come from."""
+
+    found: Found
+    sources: list[ImageFiles]
+    lesions: dict[str, str]
+    layouts: list[str]
+
+
+def _wanted(
+    images: Sequence[Path],
+    input_list: Path | None,
+    split: SplitName | None,
+    part: str | None,
+    image_type: ImageType,
+    ids: Literal["name", "path"],
+    without: Path | None,
+    out: Path,
+    limit: int | None,
+    lesions: Path | None,
+    group_by: str | None,
+) -> _Wanted:
+    """Find the images to predict."""
+    from naevus.datasets import sources as inputs
+    from naevus.datasets.layouts import report_types
+    from naevus.io.stores import Store
+
     known: dict[str, str] = {}
     layouts: list[str] = []
 
@@ -278,74 +381,83 @@ def predict(
         known.update(dataset.lesions())
         layouts.append(dataset.layout)
 
-    found = (
-        inputs.find_images(
-            images, listed=listed, without=without, kept=inputs.kept_ids(out), ids=ids
+    kept = inputs.kept_ids(out)
+    stores = [Store.of(url) for url in map(url_of, images) if url is not None]
+    if stores:
+        found = inputs.remote_images(stores, kept)
+    elif split is not None:
+        kind = image_type
+        found = inputs.Found(
+            inputs.images_of_split(images, split, part, image_type=kind, on_dataset=on_dataset)
         )
-        if split is None
-        else inputs.Found(
-            inputs.images_of_split(
-                images,
-                split,
-                part,
-                image_type=image_type,
-                on_dataset=on_dataset,
-            )
-        )
-    )
+    else:
+        listed = [] if input_list is None else inputs.paths_in_list(input_list)
+        found = inputs.find_images(images, listed=listed, without=without, kept=kept, ids=ids)
     sources = _first(found.sources, limit)
     if lesions is not None:
         known = inputs.lesions_in(lesions, sources)
     elif group_by is not None:
         known = inputs.lesions_by_folder(sources)
-    _import_meanwhile("pandas", "naevus.inference.batch")
-    networks = open_networks(
-        _bundles(bundle, no_attributes=no_attributes),
-        diagnose=only != "masks",
-        attributes=not no_attributes and only != "crops",
-        prevalence=prevalence,
-        tta=tta,
-        engine=engine,
-        threads=threads,
-        precision=precision,
-        streams=streams_for(len(sources), threads or cpu_count()),
-        choice=PredictionsFolder(out).choice() if engine is None and precision is None else None,
-        report=errors.print,
-    )
-    if (lesions or group_by) and networks.classifier is None:
-        raise ConfigError(
-            f"{'--lesions' if lesions else '--group-by'} has no effect: no bundle here classifies",
-            "leave it out, or add a classification bundle",
-        )
-    from naevus.inference import batch
+    return _Wanted(found, sources, known, layouts)
 
-    with reporter.progress("predicting images", len(sources)) as move:
-        result = batch.predict(
-            sources,
-            out,
-            segmenter=networks.segmenter,
-            classifier=networks.classifier,
-            submission=submission or (only is None and _is_challenge(layouts, networks.classifier)),
-            decision=decision,
-            xlsx=xlsx,
-            only=only,
-            heatmaps=heatmaps,
-            embeddings=embeddings,
-            masks=not no_masks,
-            crops=not no_crops,
-            nested=nested,
-            batch_size=batch_size,
-            metadata=patients,
-            threads=threads,
-            unusable=found.failed,
-            lesions=known,
-            shard=one,
-            progress=move,
+
+def _check_split(split: str | None, part: str | None, image_type: str) -> None:
+    """Check that options about a split have one."""
+    if part is not None and split is None:
+        raise ConfigError("--part selects part of a split", "name the split with --split")
+    if image_type != "auto" and split is None:
+        raise ConfigError(
+            "--image-type applies to the split of a data set", "name the split with --split"
         )
-    report_job(result)
-    _report_names(found)
-    if result.failed:
-        raise typer.Exit(_FINDINGS)
+
+
+def _check_stores(
+    images: Sequence[Path], out: Path | None, backend: str, address: str | None, *, whole: bool
+) -> None:
+    """Check that options fit images and an output in remote stores.
+
+    Args:
+        images: The images.
+        out: The output.
+        backend: Where to predict.
+        address: The cluster.
+        whole: Whether all images are named as arguments, without a list or a split.
+    """
+    found = {each: url for each in images if (url := url_of(each)) is not None}
+    remote = [*found.values(), *filter(None, [out and url_of(out)])]
+    if backend == "here" and remote:
+        raise ConfigError(
+            f"{remote[0]} is not a place on this machine",
+            "use --backend ray, or mount the store, or copy the images",
+        )
+    if backend == "here" and address is not None:
+        raise ConfigError("--address names a cluster of Ray", "add --backend ray")
+    if found and (len(found) < len(images) or not whole):
+        raise ConfigError(
+            f"{remote[0]} is in a store, and other images are not",
+            "predict them one after the other, without --split and --input-list",
+        )
+
+
+@contextmanager
+def _output(
+    out: Path, backend: str, address: str | None, threads: int | None
+) -> Iterator[tuple[Path, Backend | None]]:
+    """Yield the folder to write to, and where to predict; then write the tables to a store."""
+    if backend == "here":
+        yield out, None
+        return
+    from naevus.inference.ray import RayBackend, remote_folder
+    from naevus.io.stores import Store
+
+    url = url_of(out)
+    store = None if url is None else Store.of(url)
+    ray = RayBackend(address, threads=threads or 1, store=store)
+    if store is None:
+        yield out, ray
+        return
+    with remote_folder(store) as folder:
+        yield folder, ray
 
 
 def _bundles(paths: Sequence[Path] | None, *, no_attributes: bool) -> list[Bundle]:
@@ -441,7 +553,8 @@ def _check_files(only: str | None, *, no_masks: bool, no_crops: bool) -> None:
 
 def _place(inputs: Sequence[Path], shard: Shard | None) -> Path:
     """Return the default output folder, named after the first input."""
-    first = inputs[0].resolve()
+    url = url_of(inputs[0])
+    first = inputs[0].resolve() if url is None else Path(url.partition("://")[2])
     name = first.name if first.is_dir() else first.stem
     return PREDICTIONS / (name if shard is None else f"{name}-{shard.number}-of-{shard.of}")
 

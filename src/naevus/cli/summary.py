@@ -19,8 +19,14 @@ _SHOWN = 20
 _COLUMNS = "±: standard deviation over networks; lesion area: fraction of the image"
 
 
-def report_job(result: BatchResult) -> None:
-    """Print the first predictions, what was written, and what failed."""
+def report_job(result: BatchResult, at: str | None = None) -> None:
+    """Print the first predictions, what was written, and what failed.
+
+    Args:
+        result: The job.
+        at: The address to which its folder is copied, if it is.
+    """
+    place = str(result.out) if at is None else at
     networks = "1 network" if len(result.members) == 1 else f"{len(result.members)} networks"
     if result.predicted:
         from naevus.inference.sheets import first_predictions
@@ -28,7 +34,9 @@ def report_job(result: BatchResult) -> None:
         shown = first_predictions(result.table, _SHOWN)
         console.print(_table(shown))
         if result.predicted > len(shown):
-            console.print(f"... and {result.predicted - len(shown):,} more in {result.table}")
+            console.print(
+                f"... and {result.predicted - len(shown):,} more in {place}/{result.table.name}"
+            )
         console.print()
         if result.predicted == 1:
             console.print(f"{shown[0]}")
@@ -41,14 +49,14 @@ def report_job(result: BatchResult) -> None:
         console.print(f"{result.reused} of them were predicted by an earlier job.")
     lines = [] if result.lesions is None else [f"{result.lesions}"]
     lines += result.metadata_lines()
-    lines += [f"  {path}" for path in result.files]
+    lines += [f"  {place}/{path.relative_to(result.out)}" for path in result.files]
     for line in lines:
         console.print(line, soft_wrap=True)
     for failed in result.failed:
         console.print(f"failed: {failed.path}: {failed.problem}", soft_wrap=True)
     if result.predicted > 1:
         console.print(_summary(result))
-    for line in _next_steps(result):
+    for line in () if at is not None else _next_steps(result):
         console.print(line, soft_wrap=True)
 
 

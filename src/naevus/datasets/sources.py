@@ -8,17 +8,18 @@ import re
 from collections import Counter
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from naevus.datasets.listing import ids_of, images_below, printable, problem_of_id
+from naevus.datasets.listing import ids_of, images_below, is_mask_name, printable, problem_of_id
 from naevus.errors import DataError, ImageError, NaevusError
 from naevus.images.geometry import resize
 from naevus.images.preprocess import ImageFiles, load_input
 from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.files import sha256_of, write_csv
+from naevus.io.stores import url_of
 from naevus.types import FailedImage
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.images.preprocess import InputSpec
+    from naevus.io.stores import RemoteFile, Store
 
 
 # Images decoded on demand, in the format of a cache.
@@ -242,6 +244,53 @@ def find_images(
         if ids == "name" and source.image_id != source.path.stem
     ]
     return Found(unique(sources), sorted(failed), sorted(renamed), dict(sorted(left_out.items())))
+
+
+def remote_images(stores: Iterable[Store], kept: Mapping[str, str] | None = None) -> Found:
+    """Return the images of remote stores, named as those of local folders (`find_images`).
+
+    Args:
+        stores: Folders, or single images.
+        kept: The ids of files in an earlier job (`kept_ids`), by address.
+
+    Raises:
+        DataError: There is no image.
+        NaevusError: A store cannot be listed.
+    """
+    files: dict[str, RemoteFile] = {}
+    failed: list[FailedImage] = []
+    left_out: Counter[str] = Counter()
+    urls = []
+    for store in stores:
+        urls.append(store.url)
+        for file in store.listing():
+            below = PurePath(file.url.removeprefix(store.url))
+            if any(part.startswith(".") for part in below.parts):
+                left_out["hidden"] += 1
+            elif file.suffix.lower() not in IMAGE_SUFFIXES:
+                left_out[file.suffix.lower() or "without suffix"] += 1
+            elif is_mask_name(file.stem):
+                left_out["masks"] += 1
+            elif (problem := problem_of_id(file.stem)) is not None:
+                failed.append(
+                    FailedImage(
+                        printable(file.stem), printable(file.url), f"its name {problem}; rename it"
+                    )
+                )
+            else:
+                files[file.url] = file
+    if not files and not failed:
+        raise _nothing([Path(url) for url in urls], left_out)
+    names = sorted(files)
+    base = os.path.commonpath([url.partition("://")[2] for url in urls])
+    given = [(kept or {}).get(name) for name in names]
+    called = ids_of([PurePath(name.partition("://")[2]).relative_to(base) for name in names], given)
+    sources = [
+        ImageFiles(image_id, cast("Path", files[name]))
+        for image_id, name in zip(called, names, strict=True)
+    ]
+    renamed = sorted(each.image_id for each in sources if each.image_id != each.path.stem)
+    return Found(unique(sources), sorted(failed), renamed, dict(sorted(left_out.items())))
 
 
 def images_of_split(
@@ -464,4 +513,4 @@ def _below(path: str, base: str | None) -> PurePath:
 
 
 def _absolute(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - as it is spelled, through links
+    return url_of(path) or os.path.abspath(path)  # noqa: PTH100 - as it is spelled, through links

@@ -14,11 +14,10 @@ from naevus import __version__
 from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import NaevusError
 from naevus.images.read import Limits
-from naevus.inference.inputs import ImageInput, counts_of
+from naevus.inference.backends import Here, Todo, file_kinds
+from naevus.inference.inputs import counts_of
 from naevus.inference.lesions import write_lesions
 from naevus.inference.options import PredictionOptions, prediction_options_of
-from naevus.inference.pipeline import Pipeline
-from naevus.inference.prediction import Prediction
 from naevus.inference.sheets import (
     check_tables,
     submitted,
@@ -27,31 +26,25 @@ from naevus.inference.sheets import (
     write_submission_of,
 )
 from naevus.io.files import lock
-from naevus.io.parallel import BATCH, Workers, batches, cpu_count
-from naevus.runs.prediction_tables import (
-    embeddings_schema,
-    failed_in,
-    join,
-    write_embeddings,
-    write_part,
-)
-from naevus.runs.predictions import PredictionsFolder, key_after, key_of
+from naevus.io.parallel import BATCH, batches
+from naevus.runs.prediction_tables import embeddings_schema, failed_in, join
+from naevus.runs.predictions import PredictionsFolder, key_of
 from naevus.runs.shards import RECORD, ShardRecord, digest
-from naevus.types import FailedImage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from naevus.datasets.patient_table import PatientTable
     from naevus.evaluation.patient import PatientCounts
     from naevus.images.preprocess import ImageFiles
+    from naevus.inference.backends import Backend
     from naevus.inference.classifier import Classifier
     from naevus.inference.lesions import LesionCounts
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.prediction_tables import Schema
     from naevus.runs.shards import Shard
-    from naevus.types import Decision, Only
+    from naevus.types import Decision, FailedImage, Only
 
 
 _LIMITS: Final = Limits()
@@ -129,6 +122,7 @@ def predict(
     unusable: Sequence[FailedImage] = (),
     lesions: Mapping[str, str] | None = None,
     shard: Shard | None = None,
+    backend: Backend | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BatchResult:
     """Predict images into a folder.
@@ -175,6 +169,7 @@ def predict(
         lesions: The lesion of each image, by image id, as far as it is known; by default what the
             metadata know.
         shard: Which part of the images to predict; None: all.
+        backend: Where to predict; None: in this process, with ``threads``.
         progress: Called with (done, total) images.
 
     Raises:
@@ -221,21 +216,21 @@ def predict(
         stale = folder.stale_parts(keys)
         folder.check_covered(stale, ordered)
         keep_ids(out, ordered)
-        places = folder.places(file_kinds(prediction_options))
+        backend = backend or Here(threads)
+        places = folder.places(file_kinds(prediction_options)) if backend.keeps_files else []
         todo = [
-            (key, piece)
+            Todo(key, piece)
             for key, piece in zip(keys, pieces, strict=True)
             if not folder.is_done(
                 key, [each.image_id for each in piece], places, embeddings=embeddings
             )
         ]
-        reused = done = len(ordered) - sum(len(piece) for _, piece in todo)
+        reused = done = len(ordered) - sum(len(each.images) for each in todo)
         if progress is not None:
             progress(done, len(ordered))
         kept: dict[str, str] = {}
-        job = Pipeline(prediction_options, limits, folder)
-        for key, now, count in _predicted(todo, job, threads):
-            kept[key], done = now, done + count
+        for one in backend.predict(todo, folder, prediction_options, limits):
+            kept[one.key], done = one.part, done + one.images
             if progress is not None:
                 progress(done, len(ordered))
         schema = prediction_options.schema()
@@ -294,20 +289,6 @@ def _counts(prediction_options: PredictionOptions, ids: Sequence[str]) -> Patien
     return counts_of(metadata, classifier.require_patient(), ids)
 
 
-def file_kinds(prediction_options: PredictionOptions) -> tuple[str, ...]:
-    """Return the kinds of files that are written for each image (`PredictionsFolder.place`)."""
-    segmenter, masks = prediction_options.segmenter, prediction_options.masks
-    lesions = segmenter is not None and segmenter.segments_lesions
-    attributes = () if segmenter is None else segmenter.attributes
-    made = (
-        ("mask", masks and lesions),
-        *((f"attribute {name}", masks) for name in attributes),
-        ("crop", prediction_options.crops and bool(prediction_options.input_specs)),
-        ("heatmap", prediction_options.heatmaps),
-    )
-    return tuple(kind for kind, wanted in made if wanted)
-
-
 def _record(
     shard: Shard,
     sources: Sequence[ImageFiles],
@@ -327,28 +308,6 @@ def _record(
         tuple(unusable),
         bool(lesions),
     )
-
-
-def _predicted(
-    todo: Sequence[tuple[str, Sequence[ImageFiles]]], pipeline: Pipeline, threads: int | None
-) -> Iterator[tuple[str, str, int]]:
-    """Predict batches and write their parts; yield key, key after reading, and images of each."""
-    assert pipeline.folder is not None
-    folder, options = pipeline.folder, pipeline.prediction_options
-    schema = options.schema()
-    inputs = ([ImageInput(each.image_id, each.path) for each in piece] for _, piece in todo)
-    with Workers(threads or cpu_count()) as workers:
-        outputs = zip(todo, pipeline.predict(inputs, workers), strict=True)
-
-        def write(
-            output: tuple[tuple[str, Sequence[ImageFiles]], Sequence[Prediction | FailedImage]],
-        ) -> tuple[str, str, int]:
-            (key, piece), predictions = output
-            now = key_after(key, piece, pipeline.limits)
-            write_parts(folder, now, options, schema, predictions)
-            return key, now, len(predictions)
-
-        yield from workers.behind(write, outputs)
 
 
 def join_parts(
@@ -382,27 +341,6 @@ def join_parts(
     features = [folder.embeddings_part(part.stem) for part in parts]
     join(features, embeddings_schema(schema.about), folder.embeddings)
     return predicted, failed, [folder.table, folder.embeddings]
-
-
-def write_parts(
-    folder: PredictionsFolder,
-    key: str,
-    prediction_options: PredictionOptions,
-    schema: Schema,
-    prediction: Sequence[Prediction | FailedImage],
-) -> None:
-    """Write the results of a batch; its rows come last, since they mark it as done."""
-    rows = [each for each in prediction if isinstance(each, Prediction)]
-    failed = sorted(each for each in prediction if isinstance(each, FailedImage))
-    for each in failed:
-        folder.forget(each.image_id)
-    sizes = folder.settle(
-        [row.image_id for row in rows], folder.places(file_kinds(prediction_options))
-    )
-    if prediction_options.embeddings:
-        embeddings = {row.image_id: row.embedding for row in rows}
-        write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), embeddings)
-    write_part(folder.part(key), schema, [row.to_row() for row in rows], failed, sizes)
 
 
 def _write_lesions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.errors import ConfigError
@@ -15,7 +16,6 @@ from naevus.types import EngineChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from naevus.bundles.bundle import Bundle
     from naevus.inference.engines import EngineName
@@ -40,7 +40,7 @@ def open_networks(
     *,
     diagnose: bool = True,
     attributes: bool = True,
-    prevalence: Path | None = None,
+    prevalence: Path | Sequence[float] | None = None,
     tta: TTA = "none",
     engine: EngineName | None = None,
     threads: int | None = None,
@@ -55,7 +55,8 @@ def open_networks(
         bundles: Bundles of one or more tasks.
         diagnose: Whether to load classifiers.
         attributes: Whether to load networks for attributes.
-        prevalence: TOML file with the prevalence of each diagnosis (`naevus.evaluation.priors`).
+        prevalence: TOML file with the prevalence of each diagnosis (`naevus.evaluation.priors`), or
+            what is in one, in the order of the classes.
         tta: The TTA mode.
         engine: The inference engine; None: the best one here (`engines.automatic`).
         threads: Threads of the engine; None: one per processor of this process.
@@ -73,7 +74,7 @@ def open_networks(
     segmentation = [each for each in bundles if each.spec.segmenter is not None]
     classification = [each for each in bundles if diagnose and each.spec.classifier is not None]
     finding = [each for each in bundles if attributes and each.spec.attributes is not None]
-    prevalences = None if prevalence is None else prevalence_of(prevalence, classification)
+    prevalences = None if prevalence is None else _prevalences(prevalence, classification)
     used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
     chosen = choice or choose(used, engine=engine, precision=precision, report=report)
     instructions.hold(chosen.limit)
@@ -98,6 +99,10 @@ def require_attributes(bundles: Sequence[Bundle]) -> None:
         raise ConfigError(
             "no attributes: no bundle here has networks for them", "leave the option out"
         )
+
+
+def _prevalences(given: Path | Sequence[float], classification: Sequence[Bundle]) -> list[float]:
+    return prevalence_of(given, classification) if isinstance(given, Path) else list(given)
 
 
 def _opened(

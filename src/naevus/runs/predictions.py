@@ -241,7 +241,7 @@ class PredictionsFolder:
             key: The batch's key.
             ids: The ids of its images.
             places: Paths of the files wanted for each predicted image, as functions of its id.
-                The files must have the sizes recorded with the rows.
+                The files must have the sizes recorded with the rows. Empty: files are elsewhere.
             embeddings: Whether embeddings are wanted.
         """
         part = read_part(self.part(key))
@@ -251,7 +251,7 @@ class PredictionsFolder:
             return False
         if embeddings and ids_of_table(self.embeddings_part(key)) != part.predicted:
             return False
-        return all(
+        return not places or all(
             part.sizes.get(name) == [_size(place(name)) for place in places]
             for name in part.predicted
         )
