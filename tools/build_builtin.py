@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 LARGEST: Final = 45_000_000
 """Bytes that the built-in bundle may have."""
-CHECKED: Final = 200
+CHECKED: Final = 100
 """Number of held-out images to predict again where costs of storage were measured before."""
 CLOSE: Final = 0.9
 """Fraction of held-out images that a classifier must decide as in its table."""
@@ -128,6 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=BUILTIN)
     parser.add_argument("--limit", action="append", default=[], help="a sentence for the card")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=precisions(),
+        default=precisions(),
+        help="measure these; by default all of this machine",
+    )
     options = parser.parse_args(arguments)
     try:
         build(
@@ -136,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             [load(folder) for folder in options.data],
             options.out,
             limits=options.limit,
+            tried=options.precision,
             report=partial(print, flush=True),
         )
     except NaevusError as error:
@@ -149,6 +157,7 @@ def build(
     out: Path,
     *,
     limits: Sequence[str] = (),
+    tried: Sequence[Precision] = ("fp32",),
     report: Callable[[str], None],
 ) -> Bundle:
     """Join bundles, and write the result unless something does not fit.
@@ -159,6 +168,7 @@ def build(
         datasets: The images of the tables, with ground truth and the patients' data.
         out: The folder of the new bundle.
         limits: Further sentences about limits for the card.
+        tried: Precisions in which the costs of new ensembles are measured.
         report: Called with lines about what was checked.
 
     Raises:
@@ -180,23 +190,26 @@ def build(
         draft = write_bundle(folder / "draft", spec, files)
         for part in parts:
             measured = any(each.task == part.task for each in spec.storage_costs)
-            images = CHECKED if measured else None
-            costs = check(
-                part, draft, records, folder / f"check-{part.task}", report, images=images
-            )
+            place = folder / f"check-{part.task}"
+            how: Any = {"images": CHECKED} if measured else {"tried": tried}
+            costs = check(part, draft, records, place, report, **how)
             if not measured:
                 manifest["storage_costs"] += costs
                 manifest["recommended"].append(choose(costs, part.task, storage=costs[0].storage))
         sampled = sampled_networks(BundleSpec.model_validate(manifest), draft)
         add(manifest, sample_entry(sampled, folder / SAMPLE_FILE))
         files[SAMPLE_FILE] = folder / SAMPLE_FILE
-        size = sum(path.stat().st_size for path in files.values())
-        report(f"{len(files)} files, {size / 1e6:.1f} MB")
-        if size > LARGEST:
-            raise BundleError(
-                f"the bundle has {size / 1e6:.1f} MB", f"at most {LARGEST / 1e6:g} are allowed"
-            )
+        _check_size(files, report)
         return write_bundle(out, BundleSpec.model_validate(manifest), files)
+
+
+def _check_size(files: Mapping[str, Path], report: Callable[[str], None]) -> None:
+    size = sum(path.stat().st_size for path in files.values())
+    report(f"{len(files)} files, {size / 1e6:.1f} MB")
+    if size > LARGEST:
+        raise BundleError(
+            f"the bundle has {size / 1e6:.1f} MB", f"at most {LARGEST / 1e6:g} MB are allowed"
+        )
 
 
 # What fits together.
@@ -419,6 +432,7 @@ def check(
     report: Callable[[str], None],
     *,
     images: int | None = None,
+    tried: Sequence[Precision] = ("fp32",),
 ) -> list[StorageCost]:
     """Compare the stored networks with their out-of-fold tables, on the held-out images.
 
@@ -428,8 +442,8 @@ def check(
         records: The images.
         folder: Folder for temporary files.
         report: Called with a line per score.
-        images: How many images to draw and to predict, in fp32 alone; None: all, in every precision
-            of this machine.
+        images: How many images to draw and to predict; None: all.
+        tried: The precisions.
 
     Returns:
         What storage and precision cost.
@@ -451,7 +465,7 @@ def check(
     found = [usable[image_id] for image_id in sorted(ids)]
     reference = [table[table["image_id"].isin(ids)] for table in part.held_out]
     costs: list[StorageCost] = []
-    for precision in precisions() if images is None else ("fp32",):
+    for precision in tried:
         if part.task == "classification":
             made = classified(part, draft, found, folder, precision)
             check_order(part, reference, made)
@@ -466,19 +480,18 @@ def check(
         networks += ", crops by the masks of this bundle" * (part.task == "classification")
         for cost in costs_of(part.task, variant, networks, known, new):
             costs.append(cost)
-            low, high = cost.difference.low, cost.difference.high
-            report(
-                f"{part.task}, {storage} in {precision}, fold {part.fold}, {cost.images:,} images: "
-                f"{cost.score} {cost.reference:.4f} in the table, "
-                f"{100 * cost.difference.value:+.2f} points"
-                + (
-                    ""
-                    if low is None or high is None
-                    else f" ({100 * low:+.2f} to {100 * high:+.2f})"
-                )
-                + f", {cost.changed:.1%} changed"
-            )
+            report(_sentence(cost, part.fold))
     return costs
+
+
+def _sentence(cost: StorageCost, fold: int) -> str:
+    low, high = cost.difference.low, cost.difference.high
+    limits = "" if low is None or high is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    return (
+        f"{cost.task}, {cost.storage} in {cost.precision}, fold {fold}, {cost.images:,} images: "
+        f"{cost.score} {cost.reference:.4f} in the table, {100 * cost.difference.value:+.2f} "
+        f"points{limits}, {cost.changed:.1%} changed"
+    )
 
 
 def _by_id(records: Iterable[Record], task: Task) -> dict[str, Record]:

@@ -106,11 +106,6 @@ def given(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> Given:
     return Given(bundles, [*tables, Table("attributes", attributes)], datasets)
 
 
-@pytest.fixture(autouse=True)
-def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_builtin, "precisions", lambda: ("fp32",))
-
-
 def test_networks_of_all_tasks_are_joined_with_their_figures(given: Given, tmp_path: Path) -> None:
     lines: list[str] = []
     bundle = build(*given, tmp_path / "built", limits=["A limit."], report=lines.append)

@@ -158,6 +158,11 @@ ATTRIBUTE_COLOURS: Final[dict[str, tuple[int, int, int]]] = {
     "streaks": (213, 94, 0),
 }
 """RGB colour of each attribute's contour; safe for colour-blind readers (Okabe & Ito 2008)."""
+ATTRIBUTE_LEGEND: Final = (
+    "orange globules, yellow milia-like cysts, pink negative network, green pigment network, "
+    "vermilion streaks"
+)
+"""These colours in words."""
 
 
 def draw_attributes(

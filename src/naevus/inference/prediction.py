@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 NOTICE = "For research only: not a medical device, never a diagnosis."
 """Printed below every prediction."""
 
-_LIKELY = 0.5  # attributes with at least this presence are listed
+LIKELY = 0.5
+"""Attributes with at least this presence are listed."""
 _BAR = 24  # characters, for a probability of 1
 
 
@@ -312,7 +313,7 @@ class Prediction(ClassProbabilities):
         if self.lesion_area is not None:
             lines.append(f"The lesion covers {self.lesion_area:.1%} of the image{self._extent()}.")
         if self.attributes:
-            likely = {name: p for name, p in self.attributes.items() if p >= _LIKELY}
+            likely = {name: p for name, p in self.attributes.items() if p >= LIKELY}
             named = ", ".join(
                 f"{ATTRIBUTES[name]} ({probability:.0%})"
                 for name, probability in sorted(likely.items(), key=lambda pair: -pair[1])

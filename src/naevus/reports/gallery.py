@@ -18,6 +18,7 @@ from naevus.datasets.sources import attribute_mask_file
 from naevus.errors import BundleError, DataError, ImageError
 from naevus.evaluation.attributes import TRUE_MASKS, PooledCounts, jaccard
 from naevus.images.maskfile import read_mask
+from naevus.images.masks import ATTRIBUTE_LEGEND
 from naevus.images.read import read
 from naevus.inference.cam import class_activation_map, overlay, side_for
 from naevus.inference.classifier import Classifier
@@ -341,10 +342,7 @@ def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> lis
     ]
     if results.attribute_folder is not None or results.attribute_counts is not None:
         whose = "predicted" if results.attribute_folder is not None else "true"
-        notes.append(
-            f"Attributes ({whose}): orange globules, yellow milia-like cysts, pink negative "
-            "network, green pigment network, vermilion streaks."
-        )
+        notes.append(f"Attributes ({whose}): {ATTRIBUTE_LEGEND}.")
     if any(image.cam for gallery in galleries for image in gallery.images):
         notes.append(
             "Heatmaps: yellow regions contribute most to the predicted class, green ones less, "

@@ -18,16 +18,19 @@ from naevus.images import geometry, masks
 from naevus.images.maskfile import read_mask
 from naevus.images.measurements import COLUMNS, sizes_in
 from naevus.images.read import read
+from naevus.inference.prediction import LIKELY
 from naevus.io.files import stored, write_text
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
 from naevus.reports.contact_sheet import TILE, Tile, contact_sheet, page_template
 from naevus.runs.prediction_tables import about, read_rows
 from naevus.runs.predictions import PredictionsFolder
-from naevus.taxonomy import TAXONOMIES
+from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from naevus.images.measurements import Measurements
     from naevus.io.progress import Reporter
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 MOST: Final = 2000
 """The maximum number of images of an overview, to keep it under 50 MB."""
 _SIDE, _SHEET_QUALITY = 256, 80
+_PRESENCE: Final = {f"presence_{name}": title for name, title in ATTRIBUTES.items()}
 
 
 class Overview(NamedTuple):
@@ -73,6 +77,7 @@ class Card(NamedTuple):
         asymmetry: Of `naevus.images.measurements`.
         irregularity: Of the border.
         variegation: Of the colours.
+        attributes: The attributes that are probably present, with their probabilities.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Card(NamedTuple):
     asymmetry: float | None = None
     irregularity: float | None = None
     variegation: float | None = None
+    attributes: tuple[tuple[str, float], ...] = ()
 
     @property
     def caption(self) -> str:
@@ -166,7 +172,11 @@ def write_overview(found: Overview, path: Path) -> None:
     answers = sorted({card.answer for card in found.cards} - {""}, key=lambda code: code != "MEL")
     flags = sorted({flag for card in found.cards for flag in card.flags})
     page = page_template("overview.html").render(
-        found=found, answers=answers, flags=flags, version=__version__
+        found=found,
+        answers=answers,
+        flags=flags,
+        legend=masks.ATTRIBUTE_LEGEND if any(card.attributes for card in found.cards) else "",
+        version=__version__,
     )
     write_text(path, page)
 
@@ -206,6 +216,7 @@ def _rows(table: Path, codes: Sequence[str]) -> list[dict[str, Any]]:
     names = ["image_id", "predicted", "confidence", "prediction_set", "quality_flags"]
     sizes = ["lesion_area", "lesion_touches_border", *COLUMNS.values()]
     sizes += _scaled(table)
+    sizes += [name for name in _PRESENCE if name in pq.read_schema(table).names]
     found: list[dict[str, Any]] = read_rows(
         table, [*names, *sizes, *(f"prob_{code}" for code in codes)]
     ).to_pylist()
@@ -234,8 +245,16 @@ def _card(row: Mapping[str, Any], malignant: Sequence[str]) -> Card:
         sets=tuple(row["prediction_set"] or ()),
         flags=tuple(row["quality_flags"]),
         area=row["lesion_area"],
+        attributes=_likely(row),
         **_sizes(row),
     )
+
+
+def _likely(row: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """Return the attributes that are probably present, the most probable first."""
+    known = [(title, row.get(name)) for name, title in _PRESENCE.items()]
+    likely = [(title, value) for title, value in known if value is not None and value >= LIKELY]
+    return tuple(sorted(likely, key=lambda pair: -pair[1]))
 
 
 def _sizes(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,7 +280,7 @@ def _sizes(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _thumbnail(out: PredictionsFolder, image_id: str, path: str) -> str:
-    """Return a small copy with the lesion's contour.
+    """Return a small copy with the contours of the lesion and of its attributes.
 
     Raises:
         ImageError: The image or its mask cannot be read.
@@ -274,8 +293,15 @@ def _thumbnail(out: PredictionsFolder, image_id: str, path: str) -> str:
     size = max(1, round(height * scale)), max(1, round(width * scale))
     pixels = geometry.resize(pixels, *size)
     if mask is not None:
-        scaled = geometry.resize(mask.astype(np.uint8) * np.uint8(255), *size) > 127
-        pixels = masks.draw_contours(pixels, scaled, masks.PREDICTED_COLOUR, 1)
+        pixels = masks.draw_contours(pixels, _reduced(mask, size), masks.PREDICTED_COLOUR, 1)
+    files = {name: stored(out.attribute(image_id, name=name), image_id) for name in ATTRIBUTES}
+    found = {name: read_mask(place) for name, place in files.items() if place.exists()}
+    small = {name: _reduced(each, size) for name, each in found.items()}
+    pixels = masks.draw_attributes(pixels, small)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=_SHEET_QUALITY)
     return base64.b64encode(stream.getvalue()).decode()
+
+
+def _reduced(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    return geometry.resize(mask.astype(np.uint8) * np.uint8(255), *size) > 127

@@ -72,6 +72,33 @@ def predictions(
     return folder / "out"
 
 
+def test_an_overview_shows_the_attributes_that_are_likely(tmp_path: Path) -> None:
+    out = predictions(tmp_path, 3)
+    plain = (out / "plain.html", out / "attributes.html")
+    write_overview(overview_of(out), plain[0])
+    assert "pigment network" not in plain[0].read_text()
+    table = pq.read_table(out / "predictions.parquet")
+    for name, values in (("pigment_network", [0.9, 0.2, 0.5]), ("streaks", [0.6, 0.1, 0.95])):
+        table = table.append_column(f"presence_{name}", pa.array(values))
+    pq.write_table(table, out / "predictions.parquet")
+    mask = np.zeros((300, 400), np.uint8)
+    mask[100:200, 150:250] = 255
+    write_png(out / "attributes" / "i1_attribute_streaks.png", mask)
+    found = overview_of(out)
+    assert [card.attributes for card in found.cards] == [
+        (("pigment network", 0.9), ("streaks", 0.6)), (),
+        (("streaks", 0.95), ("pigment network", 0.5)),
+    ]  # fmt: skip
+    red, green, blue = np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(found.cards[1].jpeg))), np.int16
+    )[64:128, 96:160].transpose(2, 0, 1)  # around the mask in the small copy
+    assert ((red - blue > 60) & (red > green)).any()  # streaks are vermilion
+    write_overview(found, plain[1])
+    page = plain[1].read_text()
+    assert "<dt>streaks</dt><dd>60 %</dd>" in page
+    assert "vermilion streaks" in page
+
+
 def test_an_overview_shows_every_image_without_a_ground_truth(tmp_path: Path) -> None:
     out = predictions(tmp_path)
     found = overview_of(out)
