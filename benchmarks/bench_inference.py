@@ -9,7 +9,8 @@ Four measurements, each with one or more tables:
   the processors without idle time. Torch's best network is measured in the usual script; in one
   that decodes at reduced size in background threads, as naevus does; and in the latter with freed
   memory kept by the C library, which few scripts do and which makes it much faster;
-- builtin: the built-in bundle beside the small networks, on images of 256 px;
+- builtin: the built-in bundle with and without attributes, beside those of ``--bundle``, on images
+  of 256 px;
 - start: time until a new process has predicted one image, and its parts;
 - memory: the peak of 1,000 images and of 10,000.
 
@@ -19,6 +20,7 @@ synthetic if the shared data are absent.
 
     python benchmarks/bench_inference.py
     python benchmarks/bench_inference.py --only start --bundle naevus.naevus
+    python benchmarks/bench_inference.py --only builtin --bundle former.naevus
     python benchmarks/bench_inference.py --run runs/segmentation --run runs/classification
 """
 
@@ -65,13 +67,16 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if asked.only in {None, "builtin"}:
+            others = asked.bundle if asked.only else []
+            inference_speed.report_builtin(others, folder, asked.rounds, console)
+        if asked.only == "builtin":
+            return
         training_data = make_training_data(folder, asked.run, asked.bundle)
         if asked.only in {None, "start"}:
             inference_start.report(training_data, folder, asked.rounds, console)
         if asked.only in {None, "memory"}:
             inference_memory.report(training_data, folder, console)
-        if asked.only in {None, "builtin"}:
-            inference_speed.report_builtin(training_data, folder, asked.rounds, console)
         if asked.only in {None, "speed"}:
             inference_speed.report(training_data, folder, asked.rounds, console)
     took = time.perf_counter() - began

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -200,6 +200,7 @@ class Race:
 
     Attributes:
         seconds: Time per image in each round, by script.
+        processor: Time of all processors per image, likewise.
     """
 
     title: str
@@ -208,6 +209,7 @@ class Race:
     paths: Sequence[Path]
     rounds: int
     seconds: dict[str, NDArray[np.float64]] = field(default_factory=dict, init=False)
+    processor: dict[str, NDArray[np.float64]] = field(default_factory=dict, init=False)
 
     def run(self) -> None:
         """Time all scripts in turn."""
@@ -231,11 +233,13 @@ class Race:
         for way in ways.values():
             way(self.paths[:BATCH])
         self.seconds |= {name: np.zeros(self.rounds) for name in ways}
+        self.processor |= {name: np.zeros(self.rounds) for name in ways}
         for number in range(self.rounds):
             chosen = self.paths[number * count : (number + 1) * count]
             for name, way in ways.items():
-                began = time.perf_counter()
+                began, worked = time.perf_counter(), time.process_time()
                 way(chosen)
+                self.processor[name][number] = (time.process_time() - worked) / count
                 self.seconds[name][number] = (time.perf_counter() - began) / count
 
     def table(self) -> Table:
@@ -273,21 +277,33 @@ class Race:
         return float(np.median(self.seconds[name]))
 
 
-def report_builtin(
-    training_data: TrainingData, folder: Path, rounds: int, console: Console
-) -> None:
-    """Measure the built-in bundle beside the small networks, on images of 256 px."""
+def report_builtin(others: Sequence[Path], folder: Path, rounds: int, console: Console) -> None:
+    """Measure the built-in bundle on images of 256 px, with and without attributes.
+
+    Args:
+        others: Further bundles to measure in turn, such as the former built-in one.
+        folder: Folder for images.
+        rounds: Number of rounds.
+        console: Where the table is printed.
+    """
     images, count = SETS["256 px"]
-    built = open_networks(find_bundles([builtin()]), streams=cpu_count())
-    mine = {**ours(training_data, "road", folder), "naevus, the built-in bundle": Ours(built)}
+    how: dict[str, Any] = {"precision": "fp32", "streams": cpu_count()}
+    present = find_bundles([builtin()])
+    mine = {
+        "built in": Ours(open_networks(present, **how)),
+        "built in, --no-attributes": Ours(open_networks(present, attributes=False, **how)),
+        **{each.name: Ours(open_networks(find_bundles([each]), **how)) for each in others},
+    }
     race = Race(TITLES["road"], {}, mine, images(folder, count * rounds), rounds)
     race.time(race.mine)
-    table = Table("way", title=f"{race.title}, 256 px: {cpu_count()} threads, {rounds} rounds")
-    for column in ("images/s, median", "least", "most"):
+    title = f"{race.title}, 256 px, fp32: {cpu_count()} threads, {rounds} rounds of {count} images"
+    table = Table("bundle", title=title)
+    for column in ("images/s, median", "least", "most", "processor ms per image"):
         table.add_column(column, justify="right")
     for name, seconds in race.seconds.items():
         rates = 1 / np.sort(seconds)
-        table.add_row(name, *(f"{rate:.1f}" for rate in (np.median(rates), rates[-1], rates[0])))
+        shown = [f"{rate:.1f}" for rate in (np.median(rates), rates[-1], rates[0])]
+        table.add_row(name, *shown, f"{1000 * np.median(race.processor[name]):.1f}")
     console.print(table)
 
 
