@@ -22,14 +22,13 @@ from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.challenge.lint import lint_classification
 from naevus.images import read as reading
 from naevus.images.maskfile import read_mask
-from naevus.images.masks import PREDICTED_COLOUR, draw_contours
 from naevus.images.measurements import COLUMNS
 from naevus.images.preprocess import ImageFiles
 from naevus.images.read import read, write_png
 from naevus.inference import batch
 from naevus.inference.batch import predict
-from naevus.inference.cam import overlay
 from naevus.inference.classifier import Classifier
+from naevus.inference.heatmaps import canvas_of, draw_heatmap
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.sheets import first_predictions
@@ -263,13 +262,15 @@ def test_heatmaps_and_embeddings_are_written_on_request(
     assert {out / "heatmaps", out / "embeddings.parquet"} <= set(result.files)
     ids = [f"ISIC_{number:07d}" for number in range(COUNT)] + ["large"]
     assert sorted(path.stem for path in (out / "heatmaps").iterdir()) == ids
-    assert read(out / "heatmaps" / "large.png").shape == (384, 549, 3)
+    height, width, _ = read(out / "heatmaps" / "large.png").shape
+    assert (height > 384, width) == (True, 549)
     output = Predictor(segmenter, explained)(images / "ISIC_0000004.png")
     assert output.heatmap is not None
     assert output.mask is not None
     assert output.embedding is not None
-    overlay_ = overlay(read(images / "ISIC_0000004.png"), output.heatmap)
-    expected = draw_contours(overlay_, output.mask, PREDICTED_COLOUR, 1)
+    assert output.predicted is not None
+    canvas = canvas_of(read(images / "ISIC_0000004.png"), output.mask, {})
+    expected = draw_heatmap(output, canvas, output.predicted)
     written = read(out / "heatmaps" / "ISIC_0000004.png")
     assert np.abs(written.astype(int) - expected).max() <= 2
     table = pd.read_parquet(out / "embeddings.parquet")
@@ -283,6 +284,24 @@ def test_heatmaps_and_embeddings_are_written_on_request(
     assert about(out / "predictions.parquet")["coverage"] == 0.9
     (again,) = first_predictions(out / "predictions.parquet", 1)
     assert str(again) == str(Predictor(segmenter, explained)(images / "ISIC_0000000.png"))
+
+
+def test_heatmaps_of_any_class(
+    tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier
+) -> None:
+    sources, out = find_images([images]).sources, tmp_path / "out"
+    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained}
+    predict(sources, out, **wanted, heatmaps="df")
+    output = Predictor(segmenter, explained)(images / "ISIC_0000004.png")
+    canvas = canvas_of(read(images / "ISIC_0000004.png"), output.mask, {})
+    written = read(out / "heatmaps" / "ISIC_0000004.png").astype(int)
+    assert np.abs(written - draw_heatmap(output, canvas, "DF")).max() <= 2
+    for other in (True, "MEL"):
+        with pytest.raises(NaevusError, match=r"other settings \(heatmaps\)"):
+            predict(sources, out, **wanted, heatmaps=other)
+    with pytest.raises(ConfigError, match="heatmaps of 'SCC': the bundle has no such class"):
+        predict(sources, tmp_path / "unknown", **wanted, heatmaps="SCC")
+    assert not (tmp_path / "unknown").exists()
 
 
 def test_there_are_no_heatmaps_without_diagnoses(

@@ -124,6 +124,16 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    heatmaps_of: Annotated[
+        str | None,
+        typer.Option(
+            "--heatmaps-of",
+            metavar="CODE",
+            help="Write class activation maps of this diagnosis, such as MEL, for all images.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     embeddings: Annotated[
         bool,
         typer.Option(
@@ -326,7 +336,7 @@ def predict(
                 decision=decision,
                 xlsx=xlsx,
                 only=only,
-                heatmaps=heatmaps,
+                heatmaps=heatmaps if heatmaps_of is None else heatmaps_of,
                 embeddings=embeddings,
                 masks=not no_masks,
                 crops=not no_crops,

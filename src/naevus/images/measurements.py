@@ -71,7 +71,7 @@ def in_millimetres(measurements: Measurements, mm_per_pixel: float) -> Millimetr
 
     Examples:
         >>> square = measure(np.pad(np.ones((40, 40), bool), 30), np.zeros((100, 100, 3), np.uint8))
-        >>> in_millimetres(square, 0.1).area
+        >>> round(in_millimetres(square, 0.1).area, 6)
         16.0
     """
     area, *lengths = measurements[: len(Millimetres._fields)]

@@ -107,7 +107,7 @@ def file_kinds(prediction_options: PredictionOptions) -> tuple[str, ...]:
         ("mask", masks and lesions),
         *((f"attribute {name}", masks) for name in attributes),
         ("crop", prediction_options.crops and bool(prediction_options.input_specs)),
-        ("heatmap", prediction_options.heatmaps),
+        ("heatmap", bool(prediction_options.heatmaps)),
     )
     return tuple(kind for kind, wanted in made if wanted)
 

@@ -110,7 +110,7 @@ def predict(
     decision: Decision = "balanced",
     xlsx: bool = False,
     only: Only | None = None,
-    heatmaps: bool = False,
+    heatmaps: bool | str = False,
     embeddings: bool = False,
     masks: bool = True,
     crops: bool = True,
@@ -155,7 +155,7 @@ def predict(
         decision: Which probabilities the submission contains.
         xlsx: Write the table as a workbook, too.
         only: Write only masks or only crops, without classification.
-        heatmaps: Write images with the heatmap of the predicted diagnosis.
+        heatmaps: Write images with the heatmap of the predicted diagnosis; or a class: of that.
         embeddings: Write the networks' embeddings.
         masks: Write masks.
         crops: Write crops.

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _GREY = 0.65  # fraction of grey in the image below the map
 _STRONGEST = 0.75
+_FAINT = 0.25
+"""Values below it have no colour: they are everywhere in the input, and would tint all of it."""
 
 
 class Activation(NamedTuple):
@@ -44,6 +46,13 @@ class Activation(NamedTuple):
     box: Box
     frame: tuple[int, int]
     offset: tuple[float, float] = (0.0, 0.0)
+
+    def scaled(self, height: int, width: int) -> Box:
+        """Return the input's box in an image of another size; at least one pixel."""
+        rows, columns = self.frame
+        left, right = (round(x * width / columns) for x in (self.box.left, self.box.right))
+        top, bottom = (round(y * height / rows) for y in (self.box.top, self.box.bottom))
+        return Box(left, top, max(right, left + 1), max(bottom, top + 1))
 
 
 def cam_over(activations: Sequence[Activation], height: int, width: int) -> NDArray[np.float32]:
@@ -78,7 +87,8 @@ def cam_over(activations: Sequence[Activation], height: int, width: int) -> NDAr
 def overlay(pixels: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Draw a heatmap over a greyed image.
 
-    The colours are viridis: safe for colour-blind readers, and unlike skin.
+    The colours are viridis: safe for colour-blind readers, and unlike skin. They are transparent
+    up to a quarter of the maximum, so that the input's square is not tinted.
 
     Args:
         pixels: H x W x 3.
@@ -86,16 +96,35 @@ def overlay(pixels: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.u
     """
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     pale = _GREY * grey + (1 - _GREY) * pixels
-    levels = np.rint(cam * np.float32(255)).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1]
-    fraction = (_STRONGEST * cam)[..., None]
-    mixed: NDArray[np.float32] = pale * (1 - fraction) + colours * fraction
+    fraction = _opacity(cam)[..., None]
+    mixed: NDArray[np.float32] = pale * (1 - fraction) + _colours(cam) * fraction
     return np.asarray(np.rint(mixed), np.uint8)
+
+
+def ramp(width: int) -> NDArray[np.uint8]:
+    """Return the colours of an overlay on light skin from no evidence to most, 1 x width x 3."""
+    cam = np.linspace(0, 1, width, dtype=np.float32)[None]
+    fraction = _opacity(cam)[..., None]
+    mixed = _LIGHT * (1 - fraction) + _colours(cam) * fraction
+    return np.asarray(np.rint(mixed), np.uint8)
+
+
+_LIGHT: Final = 215  # grey of light skin below a map
+
+
+def _opacity(cam: NDArray[np.float32]) -> NDArray[np.float32]:
+    visible = np.clip((cam - np.float32(_FAINT)) / np.float32(1 - _FAINT), 0, 1)
+    return np.asarray(np.float32(_STRONGEST) * np.sqrt(visible), np.float32)
+
+
+def _colours(cam: NDArray[np.float32]) -> NDArray[np.uint8]:
+    levels = np.rint(cam * np.float32(255)).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1], np.uint8)
 
 
 def _add(cam: NDArray[np.float32], activation: Activation) -> None:
     height, width = cam.shape
-    box = _scaled(activation, height, width)
+    box = activation.scaled(height, width)
     strength = resize(activation.map, box.height, box.width)
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.bottom, height), min(box.right, width)
@@ -105,15 +134,6 @@ def _add(cam: NDArray[np.float32], activation: Activation) -> None:
     x = np.arange(left, right) - box.left - round(across * box.width / columns)
     inside = np.ix_(y.clip(0, box.height - 1), x.clip(0, box.width - 1))
     cam[top:bottom, left:right] += strength[inside]
-
-
-def _scaled(activation: Activation, height: int, width: int) -> Box:
-    """Scale the box to an image of another size, to at least one pixel."""
-    rows, columns = activation.frame
-    box = activation.box
-    left, right = (round(x * width / columns) for x in (box.left, box.right))
-    top, bottom = (round(y * height / rows) for y in (box.top, box.bottom))
-    return Box(left, top, max(right, left + 1), max(bottom, top + 1))
 
 
 # The offset of a network's CAMs.
@@ -205,6 +225,22 @@ class ActivationMaps(NamedTuple):
     def of(self, number: int) -> Activation:
         """Return the map of one class."""
         return Activation(self.maps[number], self.box, self.frame, self.offset)
+
+
+def cells_of(activations: Sequence[ActivationMaps]) -> str:
+    """Return the resolution of networks' maps as text.
+
+    Examples:
+            >>> box, offset = Box(0, 0, 9, 9), (0.0, 0.0)
+        >>> maps = [
+        ...     ActivationMaps(np.zeros((7, side, side), np.float32), box, (9, 9), offset)
+        ...     for side in (5, 5, 6)
+        ... ]
+        >>> cells_of(maps)
+        '5 x 5 and 6 x 6 cells'
+    """
+    sizes = sorted({each.maps.shape[1:] for each in activations})
+    return " and ".join(f"{rows} x {columns}" for rows, columns in sizes) + " cells"
 
 
 def activation_maps(

@@ -10,6 +10,7 @@ from naevus import __version__
 from naevus.errors import ConfigError
 from naevus.images.preprocess import InputSpec
 from naevus.images.read import DECODING
+from naevus.inference.heatmaps import asked_class
 from naevus.io.parallel import BATCH
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class PredictionOptions:
         classifier: The classifier, if there is one.
         input_specs: Input specs of the crops.
         masks: Whether to write masks.
-        heatmaps: Whether to write heatmaps.
+        heatmaps: Whether to write heatmaps; or the class that they show, in place of the
+            predicted one.
         embeddings: Whether to write embeddings.
         crops: Whether to write the crops of ``input_specs``.
         nested: Whether to write images into subfolders (`naevus.io.files.nested`).
@@ -62,7 +64,7 @@ class PredictionOptions:
     classifier: Classifier | None
     input_specs: tuple[InputSpec, ...]
     masks: bool = False
-    heatmaps: bool = False
+    heatmaps: bool | str = False
     embeddings: bool = False
     crops: bool = True
     nested: bool = False
@@ -132,7 +134,7 @@ def prediction_options_of(
     classifier: Classifier | None,
     only: Only | None = None,
     *,
-    heatmaps: bool = False,
+    heatmaps: bool | str = False,
     embeddings: bool = False,
     masks: bool = True,
     crops: bool = True,
@@ -144,18 +146,20 @@ def prediction_options_of(
 
     Raises:
         ConfigError: A bundle is missing, or has no heatmaps, embeddings or model of the patient's
-            data; or an option has no effect.
+            data; the heatmaps' class is unknown; or an option has no effect.
     """
     _check_files(segmenter, only, masks=masks, crops=crops, batch_size=batch_size)
     if metadata is not None:
         check_metadata(metadata, segmenter, None if only is not None else classifier)
     how: Any = {"nested": nested, "batch_size": batch_size}
-    wanted = {"heatmaps": ("cam", heatmaps), "embeddings": ("embedding", embeddings)}
+    wanted = {"heatmaps": ("cam", bool(heatmaps)), "embeddings": ("embedding", embeddings)}
     for what, (output, asked) in wanted.items():
         if asked and (classifier is None or only is not None):
             raise ConfigError(f"{what} need a classifier, and none is used here", "leave them out")
         if asked and classifier is not None:
             classifier.require(output, what)
+    if isinstance(heatmaps, str) and classifier is not None:
+        heatmaps = asked_class(heatmaps, classifier.classes)
     if only is None:
         check_pair(segmenter, classifier)
         input_specs = (CROPS,) if classifier is None else classifier.input_specs

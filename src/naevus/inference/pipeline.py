@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,14 +13,8 @@ from naevus import __version__
 from naevus.errors import ImageError
 from naevus.evaluation.ood import LIMIT
 from naevus.images import quality
-from naevus.images.geometry import box_of, reduced, resize
-from naevus.images.masks import (
-    PREDICTED_COLOUR,
-    area_fraction,
-    draw_attributes,
-    draw_contours,
-    plausible,
-)
+from naevus.images.geometry import box_of, reduced
+from naevus.images.masks import area_fraction, plausible
 from naevus.images.measurements import measure, touches_border
 from naevus.images.preprocess import (
     ClassifierInput,
@@ -30,15 +24,16 @@ from naevus.images.preprocess import (
     stack_inputs,
 )
 from naevus.images.read import write_png
-from naevus.inference.cam import activation_maps, overlay
+from naevus.inference.cam import activation_maps
 from naevus.inference.ensemble import REMEDY
+from naevus.inference.heatmaps import OVERLAY_SIDE, canvas_of, draw_heatmap, small_mask
 from naevus.inference.inputs import counts_of
 from naevus.inference.options import check_metadata
 from naevus.inference.prediction import Prediction
 from naevus.types import FailedImage, explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,15 +42,12 @@ if TYPE_CHECKING:
     from naevus.images.measurements import Measurements
     from naevus.images.read import Limits
     from naevus.inference.classifier import ClassifierOutput
+    from naevus.inference.heatmaps import Canvas
     from naevus.inference.inputs import ImageInput
     from naevus.inference.options import PredictionOptions
     from naevus.io.parallel import Workers
     from naevus.runs.predictions import PredictionsFolder
     from naevus.types import Patient
-
-
-OVERLAY_SIDE: Final = 384
-"""Shorter side of a written heatmap in pixels; smaller images keep their size."""
 
 
 class _Segmented(NamedTuple):
@@ -65,14 +57,6 @@ class _Segmented(NamedTuple):
     decoded: DecodedImage
     logit: NDArray[np.float32] | None
     attributes: NDArray[np.float32] | None = None
-
-
-class _Shown(NamedTuple):
-    """A reduced image with its masks, to draw a heatmap on."""
-
-    pixels: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None
-    attributes: Mapping[str, NDArray[np.bool_]]
 
 
 class _Attributes(NamedTuple):
@@ -87,7 +71,7 @@ class _Classified(NamedTuple):
     """An image's prediction, and the image to draw its heatmap on, if requested."""
 
     prediction: Prediction | FailedImage
-    shown: _Shown | None
+    shown: Canvas | None
 
 
 class _Finished(NamedTuple):
@@ -103,7 +87,7 @@ class _Finished(NamedTuple):
     packed_mask: NDArray[np.uint8] | None
     flags: tuple[str, ...]
     cut: ClassifierInput | None
-    shown: _Shown | None
+    shown: Canvas | None
     attributes: dict[str, float]
     packed_attributes: dict[str, NDArray[np.uint8]]
 
@@ -215,7 +199,7 @@ class Pipeline:
                 given.image, mask, self.prediction_options.input_specs, self.limits, first=decoded
             )
         self._write(given.image_id, mask, cut)
-        shown = self.prediction_options.heatmaps and self.folder is not None
+        shown = bool(self.prediction_options.heatmaps) and self.folder is not None
         attributes = self._attributes(given.image_id, maps, (height, width), pixels, shown=shown)
         return _Finished(
             given,
@@ -233,7 +217,7 @@ class Pipeline:
                 *quality.flags_of(pixels, mask),
             ),
             cut,
-            _shown(pixels, mask, attributes.small) if shown else None,
+            canvas_of(pixels, mask, attributes.small) if shown else None,
             attributes.presence,
             attributes.packed,
         )
@@ -258,7 +242,8 @@ class Pipeline:
             elif self.prediction_options.masks:
                 write_png(self.folder.attribute(image_id, name), each.mask)
             if shown:
-                found.small[name] = _small(each.mask, reduced(pixels, OVERLAY_SIDE).shape[:2])
+                height, width = reduced(pixels, OVERLAY_SIDE).shape[:2]
+                found.small[name] = small_mask(each.mask, height, width)
         return found
 
     def _write(
@@ -364,13 +349,10 @@ class Pipeline:
         prediction, shown = classified
         if isinstance(prediction, FailedImage) or shown is None or prediction.predicted is None:
             return
-        cam = prediction.cam_of(prediction.predicted, *shown.pixels.shape[:2])
-        assert cam is not None
         assert self.folder is not None
-        drawn = overlay(shown.pixels, cam)
-        if shown.mask is not None:
-            drawn = draw_contours(drawn, shown.mask, PREDICTED_COLOUR, 1)
-        drawn = draw_attributes(drawn, shown.attributes)
+        asked = self.prediction_options.heatmaps
+        code = asked if isinstance(asked, str) else prediction.predicted
+        drawn = draw_heatmap(prediction, shown, code)
         write_png(self.folder.heatmap(prediction.image_id), drawn)
 
 
@@ -399,22 +381,6 @@ def _invalid(given: ImageInput, fault: str) -> FailedImage:
     """Return the failure of an image for which a network's output is invalid."""
     path = str(given.image) if isinstance(given.image, Path) else given.image_id
     return FailedImage(given.image_id, path, f"{fault}; {REMEDY}")
-
-
-def _shown(
-    pixels: NDArray[np.uint8],
-    mask: NDArray[np.bool_] | None,
-    attributes: Mapping[str, NDArray[np.bool_]],
-) -> _Shown:
-    small = reduced(pixels, OVERLAY_SIDE)
-    lesion = None if mask is None else _small(mask, small.shape[:2])
-    return _Shown(small, lesion, attributes)
-
-
-def _small(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Resize a mask to the size of the image that it is drawn on."""
-    height, width = size
-    return np.asarray(resize(mask.view(np.uint8) * np.uint8(255), height, width) > 127)
 
 
 def _by_code(classes: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:

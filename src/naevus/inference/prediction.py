@@ -22,7 +22,7 @@ from naevus.images.masks import (
 )
 from naevus.images.measurements import in_millimetres, size_columns, sizes_in
 from naevus.images.read import read
-from naevus.inference.cam import cam_over, overlay
+from naevus.inference.cam import cam_over, cells_of, overlay
 from naevus.inference.probabilities import ClassProbabilities
 from naevus.io.figures import style
 from naevus.taxonomy import ATTRIBUTES
@@ -439,7 +439,9 @@ def _plot(prediction: Prediction) -> Figure:
     code = prediction.predicted
     cam = None if code is None else prediction.cam_of(code, *pixels.shape[:2])
     if cam is not None:
-        panels.append((overlay(pixels, cam), f"Evidence for {code}"))
+        assert prediction.activations is not None
+        resolution = cells_of(prediction.activations)
+        panels.append((overlay(pixels, cam), f"Evidence for {code}, from {resolution}"))
     count = len(panels) + (code is not None)
     figure = Figure(figsize=(3.6 * count, 4.2), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]

@@ -333,7 +333,7 @@ class Predictor:
         submission: bool = False,
         decision: Decision = "balanced",
         xlsx: bool = False,
-        heatmaps: bool = False,
+        heatmaps: bool | str = False,
         embeddings: bool = False,
         masks: bool = True,
         crops: bool = True,
@@ -354,7 +354,8 @@ class Predictor:
             submission: Whether to write ``submission.csv``, for ISIC 2018 Task 3.
             decision: Which probabilities ``submission.csv`` contains.
             xlsx: Whether to write ``predictions.xlsx``, too.
-            heatmaps: Whether to write class activation maps.
+            heatmaps: Whether to write class activation maps of the predicted class; or a class,
+                such as ``"MEL"``, to write those of it for all images.
             embeddings: Whether to write the networks' features.
             masks: Whether to write masks.
             crops: Whether to write crops.

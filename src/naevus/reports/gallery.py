@@ -346,8 +346,8 @@ def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> lis
     if any(image.cam for gallery in galleries for image in gallery.images):
         notes.append(
             "Heatmaps: yellow regions contribute most to the predicted class, green ones less, "
-            "and grey ones nothing. Compare regions within an image, not "
-            "between images."
+            "and grey ones little or nothing. They are coarse. Compare regions within an image, "
+            "not between images."
         )
     if unread:
         notes.append(f"{unread} unreadable images are left out.")
