@@ -13,10 +13,13 @@ from sklearn.covariance import shrunk_covariance
 from sklearn.neighbors import NearestNeighbors
 
 from naevus.errors import ConfigError
+from naevus.images.geometry import Box
+from naevus.inference.cam import Activation, cam_over
 from tests.unit.evaluation.test_ood import cloud, strange
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a package
 
+from heatmap_occlusion import input_of, interleaved
 from ood_scores import (
     class_means,
     directions,
@@ -67,3 +70,28 @@ def test_impossible_settings_are_refused(shrinkage: float, neighbours: int) -> N
     with pytest.raises(ConfigError):  # noqa: PT012
         shrunk_precision(cloud(10, 0), np.zeros(10), shrinkage)
         neighbour_distance(cloud(3, 1), cloud(10, 0), neighbours)
+
+
+def test_interleaved_cells_are_where_each_input_saw_them() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((8, 8), np.float32)  # of 10 pixels a cell; inputs have cells of 20
+    moved = [
+        Activation(
+            truth[row::2, column::2],
+            Box(10 * column - 5, 10 * row - 5, 10 * column + 75, 10 * row + 75),
+            (80, 80),
+        )
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
+    joined = interleaved(moved)
+    np.testing.assert_array_equal(joined.map, truth)
+    assert joined.box == Box(0, 0, 80, 80)
+    whole = cam_over([Activation(truth, Box(0, 0, 80, 80), (80, 80))], 80, 80)
+    np.testing.assert_allclose(cam_over([joined], 80, 80), whole)
+
+
+def test_inputs_are_reflected_outside_the_image() -> None:
+    pixels = np.arange(36, dtype=np.uint8).reshape(6, 6, 1).repeat(3, axis=2)
+    found = input_of(pixels, Box(-2, 1, 2, 5), 4)
+    np.testing.assert_array_equal(found[..., 0], pixels[1:5, [2, 1, 0, 1], 0])
