@@ -168,8 +168,9 @@ def test_a_single_mask_is_reported_too(tmp_path: Path) -> None:
     words = (tmp_path / "dark.png", "--bundle", tmp_path / "s", "--out", tmp_path / "out")
     result = call(*words)
     assert result.exit_code == 0, result.output
-    assert "The lesion covers 100.0% of the image." in result.output
-    assert FLAGS["dark"] in " ".join(result.output.split())
+    written = " ".join(result.output.split())
+    assert "The lesion covers 100.0% of the image and reaches its border, so its size" in written
+    assert FLAGS["dark"] in written
     assert NOTICE in result.output
 
 
@@ -323,6 +324,8 @@ def test_metadata_that_cannot_be_used_are_refused_before_anything_is_loaded(
         assert problem in str(result.exception)
         assert "\n" not in str(result.exception)
     path.write_text(METADATA)
+    unused = call(images, "--metadata", path, "--only", "masks", "--out", out)
+    assert "--only masks predicts no diagnoses" in str(unused.exception)
     whole_bundle(tmp_path / "b")
     result = call(images, "--bundle", tmp_path / "b", "--metadata", path, "--out", out)
     assert "has no model of the patient's data" in str(result.exception)
@@ -390,7 +393,6 @@ def test_predicting_files_imports_no_more_than_it_needs(tmp_path: Path, images: 
         (("--group-by", "folder", "--only", "masks"), "--only masks predicts no diagnoses"),
         (("--lesions", "l.csv", "--only", "crops"), "--only crops predicts no diagnoses"),
         (("--lesions", "l.csv", "--group-by", "folder"), "both name lesions"),
-        (("--metadata", "metadata.csv", "--only", "masks"), "--only masks predicts no diagnoses"),
     ],
 )
 def test_options_without_effect_are_refused(

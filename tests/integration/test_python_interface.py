@@ -360,7 +360,9 @@ def test_a_figure_shows_image_heatmap_and_probabilities(
     prediction = loaded(files[0])
     figure = prediction.plot()
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles[:2] == ["Lesion contour", f"Evidence for {prediction.predicted}"]
+    assert titles[0] == "Lesion contour"
+    assert titles[1].startswith(f"Evidence for {prediction.predicted}, from ")
+    assert titles[1].endswith(" cells")
     assert "90% prediction set" in titles[2]
     labels = [text.get_text() for text in figure.axes[2].texts]
     assert [label.endswith("●") for label in labels] == [
