@@ -159,6 +159,23 @@ def test_a_missing_path_is_named(
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "lesions", "DATA"), "'TASK': 'lesions' is not one of 'segmentation', 'classif"),
+        (("predict", "x", "--tta", "x"), "'--tta': 'x' is not one of 'none', 'half-turn', 'flips'"),
+        (("data", "check", "x", "--taxonomy", "x"), "'--taxonomy': 'x' is not one of 'auto'"),
+        (("data", "split", "x", "--k", "0", "--out", "y"), "'--k': must be greater than or equal"),
+        (("data", "split", "x", "--k", "a", "--out", "y"), "'--k': must be a valid integer"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_named_in_plain_words(words: tuple[str, ...], said: str) -> None:
+    result = call(*words, columns=200)
+    assert result.exit_code == 2
+    assert f"Invalid value for {said}" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
     "words", [("evaluate",), ("report",), ("info",), ("compare", "nowhere")], ids=" ".join
 )
 def test_absent_results_do_not_exist(

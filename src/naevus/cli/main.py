@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.text import Text
+from typer.core import TyperGroup
 
 from naevus import __version__
 from naevus.cli import (
@@ -36,8 +37,24 @@ from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 
 FINDINGS, ERROR = 1, 2
+
+
+class _Commands(TyperGroup):
+    """A group of commands that says in plain words which value is wrong."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:  # Typer passes on what Pydantic says
+            plain = error.message.removeprefix("Value error, ")
+            error.message = re.sub(r"^Input should be ", "must be ", plain)
+            raise
+
+
 app = typer.Typer(
     name="naevus",
+    cls=_Commands,
     help="Dermoscopic images to lesion masks, crops, class probabilities and reports. Start with "
     "[bold]naevus predict photo.jpg[/]. Research use only, never a diagnosis.",
     no_args_is_help=True,
