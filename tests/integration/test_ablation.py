@@ -127,7 +127,7 @@ def columns(table: pd.DataFrame, kind: str) -> np.ndarray[Any, Any]:
 
 def test_every_arm_is_in_the_tables_with_its_difference(made: Made) -> None:
     assert made.result.exit_code == 0, made.result.output
-    assert "1 epochs at 32 px" in made.result.stdout
+    assert "1 epoch at 32 px" in made.result.stdout
     assert "Crops use predicted masks" in made.result.stdout
     names = ["flips", "raw", "crop", "both", "coarse"]
     whole = json.loads((made.out / "ablation.json").read_text())

@@ -221,8 +221,8 @@ def test_metadata_change_the_odds_and_are_kept(tmp_path: Path, images: Path) -> 
     assert result.exit_code == 0, result.output
     for line in (
         "metadata: 1 of 3 images have a value that counts",
-        "metadata: 1 images have no row",
-        "metadata: 1 rows are of images not predicted here",
+        "metadata: without a row: 1 image",
+        "metadata: 1 row of images not predicted here",
         "metadata: unknown to the bundle, without effect: site elsewhere (1)",
         "metadata: ignored: diagnosis_1",
     ):

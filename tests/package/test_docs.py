@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from naevus.runs.prediction_tables import Schema
 from naevus.runs.recipe import Recipe
 from naevus.taxonomy import ISIC2018, TAXONOMIES
 from tests.helpers import ROOT
+from tests.helpers.forge_page import faults
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -218,3 +221,126 @@ def test_python_on_a_page_compiles_and_uses_public_names(page: Path) -> None:
         compile(block, str(page), "exec")
         for name in re.findall(r"\bnaevus\.(\w+)", block):
             assert hasattr(naevus, name), f"{page.name}: naevus.{name}"
+
+
+# Pages as a forge shows them, where nothing but Markdown is read.
+
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/**/*.md", "results/*.md", "tests/data/*.md")
+    for page in ROOT.glob(pattern)
+)
+NOTEBOOK = DOCS / "getting-started" / "notebook.ipynb"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_reads_whole_where_it_lies(page: Path) -> None:
+    assert faults(page.read_text(encoding="utf-8"), page) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("```{toctree}\n:hidden:\n\na\n```", "a directive of Sphinx"),
+        (":::{note}\nText.\n:::", "a directive of Sphinx"),
+        ("See {ref}`there`.", "a role of Sphinx"),
+        ("See {py:func}`naevus.load`.", "a role of Sphinx"),
+        ('--8<-- "snippet.md"', "a snippet or an include"),
+        ("{% include 'a.md' %}", "a snippet or an include"),
+        ("Version {{ version }}.", "a snippet or an include"),
+        ("!!! note", "a snippet or an include"),
+        (".. include:: a.md", "a snippet or an include"),
+        ("[[_TOC_]]", "a snippet or an include"),
+        ("TODO: write this.", "a placeholder"),
+        ("Clone <your fork>.", "a placeholder"),
+        ("```sh\nexport KEY=YOUR_KEY\n```", "a placeholder"),
+        ("The figures are coming soon.", "a placeholder"),
+        ("Written to /home/me/naevus/runs.", "a path of one machine"),
+        ("```text\n/work/main/out.csv\n```", "a path of one machine"),
+        ("In C:\\Users\\me.", "a path of one machine"),
+        ("![It](file:///a.png)", "a path of one machine"),
+        ("`pip install naevus`", "an address that does not exist"),
+        ("```sh\npip install -U 'naevus[train]'\n```", "an address that does not exist"),
+        ("pip install git+https://example.org/naevus", "an address that does not exist"),
+        ("[here](https://github.com/naevus/naevus)", "an address that does not exist"),
+        ("<!-- generated: flags -->\n\n<!-- end of generated -->", "an empty generated block"),
+        ("# A\n\n## B\n\n## C\n\nText.", "a heading without content: B"),
+        ("# A\n\nText.\n\n## Results\n\n<!-- later -->\n", "a heading without content: Results"),
+        ("[gone](absent.md)", "a link to nothing: absent.md"),
+        ("![gone](images/absent.png)", "a link to nothing: images/absent.png"),
+        ("[root](/docs/index.md)", "a link to nothing: /docs/index.md"),
+        ("# A b\n\n[no](#a-c)", "a link to no heading: #a-c"),
+        ("[no](there.md#gone)", "a link to no heading: there.md#gone"),
+    ],
+)
+def test_what_a_forge_cannot_show_is_found(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "there.md").write_text("# There\n\nText.\n")
+    found = faults(text, tmp_path / "page.md")
+    assert len(found) == 1
+    assert found[0].startswith(fault)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# A\n\n## B\n\nText of `predictions/photos` and photos/a.jpg.",
+        "```sh\n# Not a heading\npip install '.[train]'\n```",
+        "<!-- toctree: How-to\na\nb\n-->\n\nText.",
+        "# The patient's `x.y` data\n\n[it](#the-patients-xy-data), [there](there.md#there)",
+        "Masks are in `{folder}/masks`, sets such as {MEL, NV}.",
+        "[a site](https://challenge.isic-archive.com/)",
+        '```json\n{"a": {"b": 1}}\n```',
+    ],
+)
+def test_what_a_forge_shows_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "there.md").write_text("# There\n\nText.\n")
+    assert faults(text, tmp_path / "page.md") == []
+
+
+def test_the_notebook_has_its_outputs_and_no_path_of_the_machine_that_ran_it() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            assert faults(source, NOTEBOOK) == []
+            continue
+        shows = isinstance(ast.parse(re.sub("(?m)^%.*", "", source)).body[-1], ast.Expr)
+        assert bool(cell["outputs"]) == shows, source
+        texts = [each.get("text") or each["data"]["text/plain"] for each in cell["outputs"]]
+        assert not [fault for text in texts for fault in faults("".join(text), NOTEBOOK)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=str)
+def test_workflows_use_official_actions_pinned_by_hash_and_may_only_read(path: Path) -> None:
+    text = path.read_text()
+    used = re.findall(r"uses: (\S+)(.*)", text)
+    assert used
+    for action, comment in used:
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action), action
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), f"{action}: name its version"
+    assert re.search(r"^permissions:\n  contents: read$", text, re.MULTILINE)
+
+
+def test_the_site_is_published_from_main_alone_and_built_strictly() -> None:
+    text = (ROOT / ".github/workflows/pages.yml").read_text()
+    assert "push: { branches: [main] }" in text
+    assert "if: github.ref == 'refs/heads/main'" in text
+    assert "run: make docs" in text
+    recipe = (ROOT / "Makefile").read_text().partition("\ndocs:")[2].partition("\n\n")[0]
+    assert "--fail-on-warning" in recipe
+    built = re.search(r"docs (build/\w+)$", recipe, re.MULTILINE)
+    assert built
+    assert f"path: {built[1]} }}" in text
+
+
+def test_what_to_cite_is_what_the_citation_file_says() -> None:
+    page = (DOCS / "how-to" / "publish-results.md").read_text(encoding="utf-8")
+    (bibtex,) = re.findall(r"```bibtex\n(.*?)```", page, re.DOTALL)
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    for value in re.findall(
+        r"^ *(?:- )?(?:title|version|year|doi|url): \"?([^\"\n]+)", cited, re.MULTILINE
+    ):
+        assert f"{{{value}}}" in bibtex, value
+    for family in re.findall(r"family-names: (\w+)", cited):
+        assert family in bibtex
+    assert f"naevus (version {__version__})" in page

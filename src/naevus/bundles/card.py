@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from naevus.io.words import counted
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -328,7 +329,7 @@ def _points(lines: Iterable[str]) -> list[str]:
 
 def _data(data: TrainingData) -> str:
     return (
-        f"{data.task}: {data.name}, {data.images:,} images; "
+        f"{data.task}: {data.name}, {counted(data.images, 'image')}; "
         f"licence: {data.licence or 'unknown, see the source'}"
     )
 

@@ -25,6 +25,7 @@ from naevus.cli.options import (
     Set,
 )
 from naevus.errors import DataError
+from naevus.io.words import images_of_lesions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,7 +83,10 @@ def _tables(scores: ShortcutScores, fraction: Mapping[str, float]) -> Iterable[R
 
     from naevus.reports.document import spread_with_interval
 
-    table = Table("predicted from", title=f"{scores.images:,} images of {scores.groups:,} lesions")
+    table = Table(
+        "predicted from",
+        title=images_of_lesions(scores.images, scores.groups),
+    )
     for column in ("lesions", "balanced accuracy", "mean AUC", "melanoma AUC"):
         table.add_column(column, justify="right")
     for guess in scores.guesses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.cli.console import console
+from naevus.io.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ def report_job(result: BatchResult, at: str | None = None) -> None:
         at: The address to which its folder is copied, if it is.
     """
     place = str(result.out) if at is None else at
-    networks = "1 network" if len(result.members) == 1 else f"{len(result.members)} networks"
+    networks = counted(len(result.members), "network")
     if result.predicted:
         from naevus.inference.sheets import first_predictions
 
@@ -41,7 +42,7 @@ def report_job(result: BatchResult, at: str | None = None) -> None:
         if result.predicted == 1:
             console.print(f"{shown[0]}")
             console.print()
-    images = "1 image" if result.predicted == 1 else f"{result.predicted:,} images"
+    images = counted(result.predicted, "image")
     console.print(f"{images} predicted by {networks}:")
     for member in result.members:
         console.print(f"  {member}")

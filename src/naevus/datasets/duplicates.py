@@ -41,6 +41,7 @@ from naevus.images.geometry import (
     resize,
     squash,
 )
+from naevus.io.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -370,7 +371,8 @@ def merged_groups(
         images = sorted(image_id for name in names for image_id in members[name])
         merged.append(images)
         if len(images) > LARGEST_MERGE:
-            detail = f"{len(images)} images of {len(names)} groups; not merged, inspect them"
+            joined = counted(len(names), "group")
+            detail = f"{len(images)} images of {joined}; not merged, inspect them"
             findings.append(Finding("large merged component", "error", images[0], detail))
         else:
             groups.update(dict.fromkeys(images, min(names)))

@@ -16,6 +16,7 @@ from naevus.datasets.dataset import joined
 from naevus.errors import DataError, FoldsError
 from naevus.io.files import write_bytes
 from naevus.io.formats import read_table
+from naevus.io.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -263,7 +264,7 @@ class Folds:
         """Return the number of images and groups that each fold holds out as text."""
         counts = self.table.groupby("fold")["group_id"].agg(["size", "nunique"])
         return "\n".join(
-            f"fold {name}: {images:,} images of {groups:,} groups"
+            f"fold {name}: {counted(images, 'image')} of {counted(groups, 'group')}"
             for name, images, groups in counts.itertuples()
         )
 

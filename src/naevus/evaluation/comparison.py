@@ -25,6 +25,7 @@ from naevus.evaluation.tables import (
 )
 from naevus.io.figures import interval_figure
 from naevus.io.files import plain
+from naevus.io.words import counted
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -72,18 +73,18 @@ class Difference(NamedTuple):
     def sentence(self, a: str = "A", b: str = "B") -> str:
         """Describe the difference in a sentence, in percentage points."""
         value, low, high = (100 * part for part in self.difference)
-        counted = f"{self.groups:,} lesion{'' if self.groups == 1 else 's'}"
+        lesions = counted(self.groups, "lesion")
         if not self.distinguishable:
             limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
             return (
                 f"{self.score}: no clear difference between {a} and {b}: {b} - {a} is {value:.1f} "
-                f"points{limits}, {counted}"
+                f"points{limits}, {lesions}"
             )
         better = b
         if value < 0:
             better, value, low, high = a, -value, -high, -low
         limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
-        return f"{self.score}: {better} is better by {value:.1f} points{limits}, {counted}"
+        return f"{self.score}: {better} is better by {value:.1f} points{limits}, {lesions}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as a dictionary for JSON."""

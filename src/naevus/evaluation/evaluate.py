@@ -29,6 +29,7 @@ from naevus.evaluation.selective import SelectiveScores
 from naevus.evaluation.subgroups import subgroup_scores
 from naevus.io.figures import interval_figure
 from naevus.io.files import plain
+from naevus.io.words import images_of_lesions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -370,7 +371,7 @@ class Evaluation:
     def __str__(self) -> str:
         """Return the subject and its headline metrics, one per line."""
         subject = self.subject
-        lines = [f"{subject.name}: {subject.images:,} images of {subject.groups:,} lesions"]
+        lines = [f"{subject.name}: {images_of_lesions(subject.images, subject.groups)}"]
         if subject.out_of_fold:
             lines[0] += ", out-of-fold"
         rows = list(self._metrics())

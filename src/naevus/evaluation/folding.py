@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from naevus.errors import DataError
+from naevus.io.words import counted
 from naevus.taxonomy import BINARY, SAME, Taxonomy
 
 if TYPE_CHECKING:
@@ -168,6 +169,6 @@ def _describe_places(places: dict[str, str | None], present: Sequence[str]) -> s
     if left:
         count = sum(code in left for code in present)
         description.append(
-            f"{count} images of {', '.join(left)} are left out, because these are not predicted"
+            f"left out, because it is not predicted: {counted(count, 'image')} of {', '.join(left)}"
         )
     return "; ".join(description)

@@ -19,6 +19,7 @@ import numpy as np
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import each_part, fit_scaling, parts_of, scaled
+from naevus.io.words import counted
 from naevus.types import Patient
 
 if TYPE_CHECKING:
@@ -415,9 +416,11 @@ class PatientCounts(NamedTuple):
         """Return the counts in sentences."""
         found = [f"metadata: {self.known:,} of {self.images:,} images have a value that counts"]
         if self.without_row:
-            found.append(f"metadata: {self.without_row:,} images have no row")
+            found.append(f"metadata: without a row: {counted(self.without_row, 'image')}")
         if self.not_predicted:
-            found.append(f"metadata: {self.not_predicted:,} rows are of images not predicted here")
+            found.append(
+                f"metadata: {counted(self.not_predicted, 'row')} of images not predicted here"
+            )
         if self.unknown:
             listed = ", ".join(
                 f"{column} {value} ({count:,})" for (column, value), count in self.unknown.items()

@@ -16,6 +16,7 @@ from naevus.evaluation.priors import (
     natural_log_probabilities,
 )
 from naevus.io.formats import is_kind
+from naevus.io.words import counted
 from naevus.taxonomy import taxonomy_with
 
 if TYPE_CHECKING:
@@ -477,7 +478,7 @@ class Evaluated(NamedTuple):
         ):
             true = int(table[column].notna().sum()) if column in table.columns else 0
             if found is None and true:
-                notes.append(f"{true:,} images have a true {kind}, but none was predicted")
+                notes.append(f"{counted(true, 'image')} with a true {kind}, but none was predicted")
             elif found is not None and len(found) < len(table):
                 notes.append(
                     f"{len(table) - len(found):,} of {len(table):,} images have no true {kind}: "

@@ -27,6 +27,7 @@ from naevus.inference.sheets import (
 )
 from naevus.io.files import lock
 from naevus.io.parallel import BATCH, batches
+from naevus.io.words import counted
 from naevus.runs.prediction_tables import embeddings_schema, failed_in, join
 from naevus.runs.predictions import PredictionsFolder, key_of
 from naevus.runs.shards import RECORD, ShardRecord, digest
@@ -86,7 +87,7 @@ class BatchResult:
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
-        lines = [f"{self.predicted:,} images predicted, {len(self.failed):,} failed"]
+        lines = [f"{counted(self.predicted, 'image')} predicted, {len(self.failed):,} failed"]
         lines += [f"failed: {each.path}: {each.problem}" for each in self.failed]
         lines += [] if self.lesions is None else [f"{self.lesions}"]
         return "\n".join([*lines, *self.metadata_lines(), *map(str, self.files)])

@@ -12,6 +12,7 @@ import numpy as np
 from naevus.evaluation.priors import geometric_means
 from naevus.inference.probabilities import ClassProbabilities
 from naevus.io.files import atomic, write_csv
+from naevus.io.words import counted
 from naevus.types import FailedImage, Patient
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Lesion(ClassProbabilities):
 
     def __str__(self) -> str:
         """Return the prediction in a few lines."""
-        count = "1 image" if len(self.images) == 1 else f"{len(self.images)} images"
+        count = counted(len(self.images), "image")
         lines = [f"{self.lesion_id}: {count}"]
         if self.predicted is not None:
             lines.append(f"Most probable: {self.name_of(self.predicted)}, {self.confidence:.0%}")
@@ -287,7 +288,7 @@ class LesionCounts(NamedTuple):
 
     def __str__(self) -> str:
         parts = [
-            f"{self.lesions:,} lesions from {self.images:,} images",
+            f"{counted(self.lesions, 'lesion')} from {counted(self.images, 'image')}",
             f"with several images: {self.several:,}",
             f"whose images have different predictions: {self.differing:,}",
             *([f"failed images: {self.failed:,}"] if self.failed else []),

@@ -21,6 +21,16 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else _plural(noun)}"
 
 
+def images_of_lesions(images: int, lesions: int) -> str:
+    """Return both counts with their nouns.
+
+    Examples:
+        >>> images_of_lesions(12, 1)
+        '12 images of 1 lesion'
+    """
+    return f"{counted(images, 'image')} of {counted(lesions, 'lesion')}"
+
+
 def _plural(noun: str) -> str:
     for ending, plural in (("sis", "ses"), ("ss", "sses"), ("x", "xes"), ("tch", "tches")):
         if noun.endswith(ending):

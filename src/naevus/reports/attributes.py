@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from naevus.io.words import images_of_lesions
 from naevus.reports.document import Headline, Section, Table, limits, spread
 from naevus.taxonomy import ATTRIBUTES
 
@@ -43,7 +44,7 @@ def summary(found: AttributesEvaluation, which: str) -> str:
         which: A phrase about the images, such as ``", held out in training,"``.
     """
     return (
-        f"The attribute masks of {found.images:,} images of {found.groups:,} lesions{which} have "
+        f"The attribute masks of {images_of_lesions(found.images, found.groups)}{which} have "
         f"a pooled Jaccard index of {found.jaccard}."
     )
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from naevus.evaluation.intervals import FEW, LEAST, RARE
 from naevus.evaluation.subgroups import LEAST_OF_CLASS, SMALL
+from naevus.io.words import counted, images_of_lesions
 from naevus.reports import figures
 from naevus.reports.document import (
     FigureSlot,
@@ -67,7 +68,7 @@ def summary(found: ClassificationEvaluation, which: str) -> str:
     """
     headline, recalls = found.as_predicted.intervals, found.as_predicted.recalls
     text = (
-        f"Of {found.images:,} images of {found.groups:,} lesions{which} "
+        f"Of {images_of_lesions(found.images, found.groups)}{which} "
         f"{_fraction(headline['accuracy'])} are classified correctly. The mean recall of the "
         f"{len(recalls)} diagnoses (balanced accuracy) is "
         f"{_fraction(headline['balanced_accuracy'])}"
@@ -87,7 +88,7 @@ def headlines(found: ClassificationEvaluation) -> list[Headline]:
     ]
     return [
         *(Headline(name, percent(one.value), percent_range(one)) for name, one in shown),
-        Headline("images classified", f"{found.images:,}", f"of {found.groups:,} lesions"),
+        Headline("images classified", f"{found.images:,}", f"of {counted(found.groups, 'lesion')}"),
     ]
 
 

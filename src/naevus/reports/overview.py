@@ -22,6 +22,7 @@ from naevus.inference.prediction import LIKELY
 from naevus.io.files import stored, write_text
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
+from naevus.io.words import counted
 from naevus.reports.contact_sheet import TILE, Tile, contact_sheet, page_template
 from naevus.runs.prediction_tables import about, read_rows
 from naevus.runs.predictions import PredictionsFolder
@@ -155,10 +156,10 @@ def overview_of(
             move(len(shown), len(chosen))
     lost = sum(not card.jpeg for card in shown)
     if lost:
-        notes.append(f"{lost:,} images have moved or been deleted and are not shown.")
+        notes.append(f"Moved or deleted, and not shown: {counted(lost, 'image')}.")
     failed = len(out.problems())
     if failed:
-        notes.append(f"{failed:,} images failed: {out.failed.name} names them.")
+        notes.append(f"{counted(failed, 'image')} failed: {out.failed.name} names them.")
     shown.sort(key=lambda card: card.name)
     return Overview(folder.resolve().name, notes, shown, bool(codes))
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from naevus.evaluation.intervals import RARE
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
+from naevus.io.words import counted, images_of_lesions
 from naevus.reports import figures
 from naevus.reports.document import (
     FigureSlot,
@@ -42,7 +43,7 @@ def summary(found: SegmentationEvaluation, which: str) -> str:
         which: A phrase about the images, such as ``", held out in training,"``.
     """
     return (
-        f"The masks of {found.images:,} images of {found.groups:,} lesions{which} have a mean "
+        f"The masks of {images_of_lesions(found.images, found.groups)}{which} have a mean "
         f"Jaccard index of {found.metrics['jaccard']}. {percent(found.failed.value)} are below "
         f"{JACCARD_THRESHOLD}; with these set to 0, as in the challenge, the mean is "
         f"{found.metrics['thresholded_jaccard']}."
@@ -61,7 +62,7 @@ def headlines(found: SegmentationEvaluation) -> list[Headline]:
     return [
         *shown,
         Headline(f"below {JACCARD_THRESHOLD}", percent(found.failed.value), "of the images"),
-        Headline("images segmented", f"{found.images:,}", f"of {found.groups:,} lesions"),
+        Headline("images segmented", f"{found.images:,}", f"of {counted(found.groups, 'lesion')}"),
     ]
 
 

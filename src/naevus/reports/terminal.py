@@ -10,6 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from naevus.io.words import images_of_lesions
 from naevus.reports.document import grid_of, spread_with_interval
 from naevus.taxonomy import ATTRIBUTES
 
@@ -133,7 +134,7 @@ _MOST = 20
 def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
     """Yield the differences between two runs: scores, classes, and changed images."""
     yield Text(f"A: {found.a}\nB: {found.b}")
-    yield Text(f"{found.images:,} images of {found.groups:,} lesions are in both")
+    yield Text(f"{images_of_lesions(found.images, found.groups)} are in both")
     for name, count in (("A", found.only_a), ("B", found.only_b)):
         if count:
             yield Text(f"note: {count:,} more are only in {name} and left out", style="yellow")
@@ -153,7 +154,10 @@ def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
 
 def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
     """Yield the scores of runs alone and as ensembles."""
-    table = Table("balanced decision", title=f"{found.images:,} images of {found.groups:,} lesions")
+    table = Table(
+        "balanced decision",
+        title=images_of_lesions(found.images, found.groups),
+    )
     table.add_column("balanced accuracy", justify="right")
     table.add_column("weight in greedy", justify="right")
     for name, interval in found.single.items():

@@ -17,6 +17,7 @@ from naevus.errors import ConfigError, NaevusError
 from naevus.io.files import atomic, write_json, writing
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, duration
+from naevus.io.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -272,7 +273,7 @@ class CostEstimate(Callback):
             if seconds >= _WORTH_SAYING_S:
                 at_most = "at most " if self._job.recipe.early_stopping else ""
                 size = self._job.recipe.size_at(step.epoch)
-                folds = "1 fold" if self.folds == 1 else f"{self.folds} folds"
+                folds = counted(self.folds, "fold")
                 self.reporter.message(
                     f"about {at_most}{duration(seconds)} for {folds} "
                     f"({step_s:.2f} s a step at {size} px), without export",

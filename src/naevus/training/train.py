@@ -18,6 +18,7 @@ from naevus.inference.cam import cam_offset
 from naevus.inference.out_of_fold import oof_attributes, oof_logits, oof_scores
 from naevus.io.files import atomic, workspace, write_text
 from naevus.io.progress import SILENT, logged
+from naevus.io.words import counted
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.recipe import LESION, Recipe, load_recipe
 from naevus.runs.run import WEIGHTS, Run, held, images_and_folds
@@ -278,7 +279,7 @@ def _write_fold(
         if counts is not None:
             does["attributes"] |= {
                 "thresholds": counts.best_thresholds(),
-                "chosen_on": f"{len(counts.true)} images of the validation split",
+                "chosen_on": f"{counted(len(counts.true), 'image')} of the validation split",
             }
     place = graph.with_name(SAMPLE_FILE)
     sampled = SampledNetwork(recipe.task, graph, network, recipe.input_size)

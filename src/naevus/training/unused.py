@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from naevus.errors import ConfigError
+from naevus.io.words import counted
 from naevus.runs.recipe import Recipe
 from naevus.runs.recipe_tables import KINDS
 
@@ -57,7 +58,7 @@ def unused_settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
     elif not recipe.monitor:
         yield "monitor_lowest", "the highest score is the best; set monitor"
     if recipe.early_stopping >= recipe.epochs:
-        yield "early_stopping", f"training ends earlier, after {recipe.epochs} epochs"
+        yield "early_stopping", f"training ends earlier, after {counted(recipe.epochs, 'epoch')}"
 
 
 def _unused_by_own_parts(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,7 @@ from naevus.images.masks import plausible
 from naevus.inference.out_of_fold import oof_logits
 from naevus.io.files import atomic
 from naevus.io.progress import SILENT
+from naevus.io.words import counted
 from naevus.runs.recipe import Recipe, load_recipe
 from naevus.runs.recipe_tables import Section
 from naevus.runs.run import Run, held, read_oof
@@ -234,8 +235,9 @@ def evaluated_predictions(
 def budget_of(recipe: Recipe, fold: int) -> str:
     """Describe the budget of every arm."""
     sizes = ", ".join(f"{size} px" for _, size in recipe.sizes)
+    epochs = counted(recipe.epochs, "epoch")
     return (
-        f"Each trained arm had {recipe.epochs} epochs at {sizes}, batches of {recipe.batch_size} "
+        f"Each trained arm had {epochs} at {sizes}, batches of {recipe.batch_size} "
         f"and seed {recipe.seed}, and was trained once. The arms are compared on the held-out "
         f"fold {fold}. Differences are in points, with 95 % intervals by lesion, which do not "
         "include the variation between seeds."

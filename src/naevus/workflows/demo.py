@@ -29,6 +29,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.segmenter import Segmenter
 from naevus.io.files import write_bytes
 from naevus.io.progress import SILENT, warn_all
+from naevus.io.words import counted
 from naevus.reports.contact_sheet import Tile, contact_sheet
 from naevus.runs.prediction_tables import read_predictions
 from naevus.runs.recipe import load_recipe
@@ -118,7 +119,7 @@ def run_demo(
         data = out / "data"
         _generate(data, images or _IMAGES, seed, reporter)
     dataset = load(data)
-    reporter.message(f"{data}: {len(dataset)} images, layout {dataset.layout}")
+    reporter.message(f"{data}: {counted(len(dataset), 'image')}, layout {dataset.layout}")
     builtin = _show_builtin(dataset, out / "builtin", out / "builtin.png", reporter)
     if not train:
         return DemoResult({}, (("contact sheet", builtin), ("predictions", out / "builtin")))
@@ -216,7 +217,7 @@ def _audit(dataset: Dataset, out: Path, reporter: Reporter) -> None:
     with reporter.progress("checking", len(dataset)) as move:
         found = audit(dataset, progress=move)
     found.write(out)
-    reporter.message(f"check: {len(found.findings)} findings in {out}")
+    reporter.message(f"check: {counted(len(found.findings), 'finding')} in {out}")
 
 
 def _select(dataset: Dataset, most: int, seed: int) -> tuple[Dataset, Dataset]:

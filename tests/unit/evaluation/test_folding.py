@@ -58,7 +58,7 @@ def test_classes_are_renamed_and_absent_classes_left_out() -> None:
     assert folding.true["AK"] == "AKIEC"
     assert folding.true["SCC"] is None
     assert folding.description == (
-        "ground truth AK as AKIEC; 2 images of SCC are left out, because these are not predicted"
+        "ground truth AK as AKIEC; left out, because it is not predicted: 2 images of SCC"
     )
     assert folding_of(ISIC2019, MILK10K, ["SCCKA"]).true["SCCKA"] == "SCC"
 
@@ -91,4 +91,4 @@ def test_predictions_of_seven_classes_are_scored_against_two(tmp_path: Path) -> 
     other = evaluated(table.assign(diagnosis=["SCC", "NV"]), ISIC2019, tmp_path)
     assert other.classified is not None
     assert other.classified.table["image_id"].tolist() == ["b"]
-    assert "1 images of SCC" in other.classified.folded
+    assert "1 image of SCC" in other.classified.folded

@@ -188,6 +188,6 @@ def test_values_that_do_not_count_are_counted() -> None:
     assert [MODEL.is_known(one) for one in patients] == [True, False, False, False]
     counts = PatientCounts(4, 1, 1, 2, MODEL.unknown(patients), ("dx",))
     lines = "\n".join(counts.lines())
-    for said in ("1 of 4", "1 images have no row", "2 rows", "site elsewhere (2)", "ignored: dx"):
+    for said in ("1 of 4", "without a row: 1 image", "2 rows", "site elsewhere (2)", "ignored: dx"):
         assert said in lines
     assert len(PatientCounts(4, 4, 0, 0, {}, ()).lines()) == 1

@@ -276,7 +276,7 @@ def test_tables_without_ground_truth_are_not_scored(tmp_path: Path) -> None:
     table = with_truth(rows_of(), records(tmp_path), allow_missing=True).table
     without = evaluated(table, ISIC2018, tmp_path / "nowhere")
     assert without.segmented is None
-    assert "2 images have a true mask, but none was predicted" in without.notes(table)
+    assert "2 images with a true mask, but none was predicted" in without.notes(table)
     masks_alone = table[["image_id", "diagnosis", "group_id", "mask_path", "image_path"]]
     assert evaluated(masks_alone, ISIC2018, tmp_path / "masks").classified is None
     with pytest.raises(DataError, match="no ground truth"):

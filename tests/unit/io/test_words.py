@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from naevus.io.words import counted
+from naevus.io.words import counted, images_of_lesions
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,8 @@ def test_one_thing_is_singular_and_none_are_many(noun: str, plural: str) -> None
     assert counted(1, noun) == f"1 {noun}"
     assert counted(0, noun) == f"0 {plural}"
     assert counted(10_015, noun) == f"10,015 {plural}"
+
+
+def test_images_of_one_lesion() -> None:
+    assert images_of_lesions(1, 1) == "1 image of 1 lesion"
+    assert images_of_lesions(2000, 1200) == "2,000 images of 1,200 lesions"

@@ -113,7 +113,7 @@ def test_an_overview_shows_every_image_without_a_ground_truth(tmp_path: Path) ->
     cyan = (small[:, :, 0] < 150) & (small[:, :, 1:].min(axis=2) > 170)
     assert set(np.flatnonzero(cyan.any(axis=1))) >= {33, 100, 158}  # the contour's rows
     assert not found.cards[4].jpeg
-    assert found.notes == ["1 images have moved or been deleted and are not shown."]
+    assert found.notes == ["Moved or deleted, and not shown: 1 image."]
     write_overview(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert page.count("<li ") == 5

@@ -25,6 +25,7 @@ from naevus.datasets.layouts.parsing import (
     unnested,
 )
 from naevus.io.formats import read_table
+from naevus.io.words import counted
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
@@ -147,7 +148,9 @@ def _rows(
         problems.extend(Problem(what, image_id, f"{part}, {split}") for image_id in alone)
     elif alone:
         problems.append(
-            Problem("folder without images", f"{part} {split}", f"{len(alone)} images absent")
+            Problem(
+                "folder without images", f"{part} {split}", f"{counted(len(alone), 'image')} absent"
+            )
         )
     ids = pd.Series([*images, *alone], dtype="string")
     return pd.DataFrame(

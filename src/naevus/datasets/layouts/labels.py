@@ -11,6 +11,7 @@ import pandas as pd
 from naevus.datasets.dataset import Problem
 from naevus.errors import DataError
 from naevus.io.formats import key_of
+from naevus.io.words import counted
 from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, MILK10K, SAME, Taxonomy, own_taxonomy
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def to_codes(
             "--taxonomy own",
         )
     problems.extend(
-        Problem("unknown diagnosis", label, f"{count} images; not in {taxonomy.name}")
+        Problem("unknown diagnosis", label, f"{counted(count, 'image')}; not in {taxonomy.name}")
         for label, count in strange
     )
     return labels.map(codes).astype("string"), taxonomy

@@ -22,6 +22,7 @@ from naevus.evaluation.challenge.segmentation import (
     size_text,
 )
 from naevus.images.read import IMAGE_SUFFIXES, probe
+from naevus.io.words import counted
 from naevus.taxonomy import ATTRIBUTES, ISIC2018
 
 if TYPE_CHECKING:
@@ -392,7 +393,7 @@ def _lint_shape(path: Path, mask: NDArray[np.bool_]) -> Iterator[Finding]:
             "holes",
             "tidy",
             path.name,
-            f"has {holes} hole{'s' if holes > 1 else ''}; the challenge asks for none",
+            f"has {counted(holes, 'hole')}; the challenge asks for none",
             "fill the holes",
         )
 
