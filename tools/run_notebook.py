@@ -80,11 +80,13 @@ def _lines(text: str) -> list[str]:
 def run(notebook: dict[str, Any]) -> dict[str, Any]:
     """Return a notebook with the outputs of its cells."""
     import matplotlib as mpl  # noqa: PLC0415 (an extra)
+    import pandas as pd  # noqa: PLC0415 (as above)
 
     mpl.use("agg")
     names: dict[str, Any] = {}
     cells = []
-    with _in_a_folder_of_its_own():
+    wide = pd.option_context("display.width", 120, "display.max_columns", 20)
+    with _in_a_folder_of_its_own(), wide:
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":
                 cells.append({**cell, "outputs": outputs_of("".join(cell["source"]), names)})

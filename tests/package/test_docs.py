@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,10 +18,11 @@ import naevus
 from naevus import __version__
 from naevus.datasets.layouts import LAYOUTS, labels, load, values
 from naevus.datasets.layouts.images import SPLIT_WORDS
+from naevus.inference.prediction import Prediction
 from naevus.io.formats import COLUMN_NAMES
 from naevus.runs.prediction_tables import Schema
 from naevus.runs.recipe import Recipe
-from naevus.taxonomy import ISIC2018, TAXONOMIES
+from naevus.taxonomy import ATTRIBUTES, ISIC2018, TAXONOMIES
 from tests.helpers import ROOT
 from tests.helpers.forge_page import faults
 
@@ -295,6 +297,54 @@ def test_what_a_forge_cannot_show_is_found(tmp_path: Path, text: str, fault: str
 def test_what_a_forge_shows_is_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / "there.md").write_text("# There\n\nText.\n")
     assert faults(text, tmp_path / "page.md") == []
+
+
+def test_a_prediction_of_the_tutorial_s_numbers_reads_as_the_tutorial_shows() -> None:
+    """Whatever the built-in networks give for the image, its lines are those of a prediction."""
+    page = (DOCS / "getting-started" / "first-prediction.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"prints:\n\n```text\n.*? of the image\n\n(.*?)```", page, re.DOTALL)
+    found = re.findall(r"^  ([A-Z]+) +([\d.]+)%", shown, re.MULTILINE)
+    # Equal as printed, but in this order.
+    probabilities = {
+        code: float(value) / 100 - 1e-6 * place for place, (code, value) in enumerate(found)
+    }
+    answer = max(probabilities, key=lambda code: probabilities[code])
+    balanced = dict(re.findall(r"(equally common): .* \((\w+)\)", shown))
+    common = balanced.get("equally common", answer)
+    (area,) = re.findall(r"covers ([\d.]+)%", shown)
+    sizes = re.findall(r"diameters are (\d+) x (\d+) pixels", shown)
+    spelled = {label: name for name, label in ATTRIBUTES.items()}
+    attributes = {
+        spelled[label.strip()]: int(value) / 100
+        for label, value in re.findall(r"([a-z ]+) \((\d+)%\)", shown)
+        if label.strip() in spelled
+    }
+    prediction = Prediction(
+        re.findall(r"\w+", shown)[0],
+        Path("photo.jpg"),
+        100,
+        100,
+        lesion_area=float(area) / 100,
+        touches_border="reaches its border" in shown,
+        measurements=SimpleNamespace(  # type: ignore[arg-type]
+            longest_diameter=float(sizes[0][0]), perpendicular_diameter=float(sizes[0][1])
+        )
+        if sizes
+        else None,
+        probabilities={code: probabilities[code] for code in ISIC2018.codes},
+        balanced_probabilities={code: float(code == common) for code in ISIC2018.codes},
+        uncertainty=float(re.findall(r"uncertainty: ([\d.]+)", shown)[0]),
+        prediction_set=tuple(re.findall(r"set: ([A-Z, ]+)\.", shown)[0].split(", ")),
+        coverage=0.9,
+        attributes=attributes,
+        taxonomy="isic2018",
+    )
+    assert str(prediction) == shown.rstrip("\n")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (excerpt,) = re.findall(r"```text\n(Most probable.*?)```", readme, re.DOTALL)
+    lines = [line for line in excerpt.splitlines() if line.strip() not in {"", "..."}]
+    assert [line for line in lines if line not in shown.splitlines()] == []
+    assert f"# {prediction.predicted} {prediction.confidence:.2f}" in readme
 
 
 def test_the_notebook_has_its_outputs_and_no_path_of_the_machine_that_ran_it() -> None:

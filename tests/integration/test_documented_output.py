@@ -1,15 +1,20 @@
-"""The outputs that the documentation's notebook stores are what it gives."""
+"""Outputs that the documentation shows are what the commands and the notebook give today."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
+from naevus.cli.main import app
 from tests.helpers import ROOT
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
 
@@ -29,6 +34,26 @@ def test_the_notebook_s_outputs_are_current(tool: ModuleType) -> None:
     made = tool.run(stored)
     found = tool.differences(tool.text_of(stored), tool.text_of(made))
     assert found == [], "run tools/run_notebook.py"
+
+
+@pytest.mark.slow
+def test_the_first_prediction_is_printed_as_the_tutorial_shows(
+    tool: ModuleType, shared_data: Path, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "getting-started" / "first-prediction.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"prints:\n\n```text\n(.*?)```", page, re.DOTALL)
+    image = tmp_path / "photo.jpg"
+    folder = shared_data / "isic2018" / "ISIC2018_Task3_Training_Input"
+    shutil.copyfile(folder / "ISIC_0032031.jpg", image)
+    assert "The image is ISIC_0032031" in page
+    words = ["predict", str(image), "--threads", "1", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, words, env={"COLUMNS": "120", "TERM": "dumb"})
+    assert result.exit_code == 0, result.output
+    printed = result.stdout.partition("\n1 image predicted")[0].strip("\n")
+    lines = [[line.rstrip() for line in text.strip("\n").splitlines()] for text in (shown, printed)]
+    while not lines[1][0]:
+        lines[1].pop(0)
+    assert tool.differences(*lines) == []
 
 
 @pytest.mark.parametrize(
