@@ -38,10 +38,11 @@ from naevus.runs.recipe import Recipe, load_recipe
 from naevus.runs.run import select_images
 from naevus.training.callbacks import Callback
 from naevus.training.data import BatchLoader, TrainingData, workers_of
+from naevus.training.distributed import make_fabric
 from naevus.training.loop import Trainer
 from naevus.training.networks import Preprocessed, build_classifier
 from naevus.training.optim import make_optimiser
-from naevus.training.performance import fabric_for, kept_memory, resolve
+from naevus.training.performance import kept_memory, prepare_network, resolve
 from naevus.training.prepare import prepare
 from naevus.training.tasks import ClassificationTask
 
@@ -131,7 +132,8 @@ def whole_training(folder: Path, recipe: Recipe, steps: int) -> EngineSetup:
             recipe, training_data.caches, training, validation, diagnoses, dataset.taxonomy
         )
         network = training_task.network()
-        fabric = fabric_for(network, resolve(recipe.precision))
+        prepare_network(network, resolve(recipe.precision))
+        fabric = make_fabric(recipe)
         batches = BatchLoader(training_task.training, recipe, training_task.draw)
         run = folder / f"round-{next(rounds)}"
         run.mkdir()
@@ -150,7 +152,8 @@ def whole_training(folder: Path, recipe: Recipe, steps: int) -> EngineSetup:
 def bare_steps(recipe: Recipe, steps: int, *, keep: bool) -> EngineSetup:
     """Return forward, backward and optimiser of the prepared network on one batch."""
     network = Preprocessed(build_classifier()).train().to(memory_format=torch.channels_last)
-    fabric = fabric_for(network, resolve(recipe.precision))
+    prepare_network(network, resolve(recipe.precision))
+    fabric = make_fabric(recipe)
     wrapped, optimiser = fabric.setup(network, make_optimiser(network, recipe.optimiser))
     pixels = torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8)
     labels = torch.randint(0, 7, (BATCH,))

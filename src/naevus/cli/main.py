@@ -6,9 +6,10 @@ import inspect
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from functools import wraps
 from typing import Annotated, Any
@@ -35,6 +36,7 @@ from naevus.cli import (
 from naevus.cli.console import console, errors, print_anywhere, warnings_on_screen
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
+from naevus.io.torchrun import launched, speaks
 
 FINDINGS, ERROR = 1, 2
 
@@ -92,7 +94,9 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            with warnings_on_screen():
+            if command.__name__ != train.train.__name__:
+                _refuse_torchrun()
+            with warnings_on_screen() if speaks() else nullcontext():
                 command(*args, **kwargs)
             sys.stdout.flush()  # reports a full disk here; at interpreter exit it would be lost
         except (typer.Exit, typer.Abort):
@@ -106,6 +110,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             errors.print(signals.line())
             raise typer.Exit(signals.exit_code()) from None
         except Exception as error:  # noqa: BLE001 (every failure becomes one line)
+            _let_the_first_speak()
             if _debugging.get():
                 errors.print(traceback.format_exc(), end="")
             line = " ".join(str(_as_naevus_error(error)).splitlines())
@@ -117,6 +122,27 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(ERROR) from None
 
     return guarded
+
+
+def _refuse_torchrun() -> None:
+    if launched().world > 1:
+        raise NaevusError(
+            "torchrun starts several processes, but only naevus train divides its work",
+            "start this command without torchrun",
+        )
+
+
+_FIRST_SPEAKS_S = 3.0
+"""Time for torchrun to end this process because the first one has failed in the same way."""
+
+
+def _let_the_first_speak() -> None:
+    """Wait under torchrun: if all processes fail alike, one line is enough."""
+    if not speaks():
+        try:
+            time.sleep(_FIRST_SPEAKS_S)
+        except KeyboardInterrupt:
+            raise typer.Exit(signals.exit_code()) from None
 
 
 def _discard_output() -> None:

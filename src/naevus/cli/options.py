@@ -278,6 +278,27 @@ Threads = Annotated[
         rich_help_panel=COMPUTING,
     ),
 ]
+TrainingThreads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="Number of threads of the network, in each process; by default one per processor, "
+        "divided among the processes that torchrun starts on this machine.",
+        show_default=False,
+        rich_help_panel=COMPUTING,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:N]",
+        help="Where to train; auto: a GPU if there is one. With torchrun, cuda gives each process "
+        "the GPU of its own number.",
+        rich_help_panel=COMPUTING,
+    ),
+]
 Storage = Annotated[
     Literal["fp32", "fp16", "int8"] | None,
     typer.Option(

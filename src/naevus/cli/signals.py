@@ -8,6 +8,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from naevus.io.torchrun import speaks
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -43,8 +45,8 @@ def is_ending() -> bool:
 
 
 def line() -> str:
-    """Return the line about the end of this command; an empty one if it was returned before."""
-    if _state.reported:
+    """Return the line about the end of this command; an empty one if it is printed already."""
+    if _state.reported or not speaks():
         return ""
     _state.reported = True
     return _LINES[_state.signal or signal.SIGINT]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from naevus.cli.options import (
     Cache,
     Copies,
     DataFolderIfGiven,
+    Device,
     Fold,
     FoldsFile,
     Force,
@@ -27,8 +29,10 @@ from naevus.cli.options import (
     Task,
     TaxonomyIfGiven,
     Track,
+    TrainingThreads,
 )
 from naevus.errors import ConfigError
+from naevus.io.torchrun import speaks
 from naevus.io.words import counted
 
 if TYPE_CHECKING:
@@ -74,6 +78,8 @@ def train(
         ),
     ] = None,
     track: Track = None,
+    device: Device = "auto",
+    threads: TrainingThreads = None,
     cache: Cache = None,
     force: Force = False,
 ) -> None:
@@ -83,6 +89,7 @@ def train(
       naevus train segmentation ISIC2018 --out runs/seg
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
       naevus train segmentation ISIC2018 --limit 100 --set epochs=1 --out runs/try
+      torchrun --nproc-per-node 2 -m naevus train classification ISIC2018 --out runs/cls
 
     Writes checkpoints, bundles and out-of-fold predictions to the run folder, OUT. The same
     command resumes an interrupted run, and several commands can train different folds of a run at
@@ -112,7 +119,7 @@ def train(
     if show_recipe:
         given = {"DATA": data, "--out": out, "--folds": folds, "--fold": fold, "--masks": masks,
                  "--copies": copies, "--init-from": init_from, "--track": track,
-                 "--cache": cache}  # fmt: skip
+                 "--threads": threads, "--cache": cache}  # fmt: skip
         for name in (name for name, value in given.items() if value):
             raise ConfigError(f"{name} has no effect with --show-recipe", f"leave out {name}")
         console.print(to_toml(resolved, comments=True), soft_wrap=True, end="")
@@ -126,7 +133,7 @@ def train(
     from naevus.training.callbacks import tracker
     from naevus.training.train import train as train_run
 
-    with log_on_screen():
+    with log_on_screen() if speaks() else nullcontext():
         run = train_run(
             resolved,
             data,
@@ -138,10 +145,13 @@ def train(
             init_from=init_from,
             cache=cache,
             force=force,
+            device=device,
+            threads=threads,
             callbacks=[tracker(name, out) for name in track or ()],
             reporter=reporter,
         )
-    _say_what_next(run)
+    if speaks():
+        _say_what_next(run)
 
 
 def _say_what_next(run: Run) -> None:

@@ -54,6 +54,7 @@ _NEWER: Final = (
     ("metrics",),
     ("monitor",),
     ("monitor_lowest",),
+    ("network", "sync_batch_norm"),
 )
 _REMEDY = "run naevus train TASK --show-recipe for all settings"
 

@@ -148,6 +148,11 @@ class NetworkSettings(Section):
         description="Stochastic depth rate of the last residual block; it rises linearly with "
         "depth.",
     )
+    sync_batch_norm: bool = Field(
+        default=False,
+        description="Whether batch norm takes the whole batch when several GPUs share it, instead "
+        "of each GPU's part.",
+    )
     init_seed: int = Field(
         default=2018,
         ge=0,

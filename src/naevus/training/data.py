@@ -12,6 +12,7 @@ import torch
 
 from naevus.images.geometry import resize
 from naevus.images.preprocess import ImageFiles
+from naevus.io.parallel import batches as split_batches
 from naevus.runs.run import masks_used
 from naevus.training.augment import Augmentation, rng_for
 
@@ -281,15 +282,28 @@ class BatchLoader:
             if count <= 0:
                 return
             yield pixels
-            count -= len(pixels)
+            count -= len(pixels) * self._world
+
+    def whole(self) -> BatchLoader:
+        """Return the same batches, undivided."""
+        return BatchLoader(self._examples, self._recipe, self._draw)
 
 
-def plain_batches(examples: Samples, recipe: Recipe, size: int) -> Iterator[Batch]:
-    """Yield all images once, in order and without augmentation, at ``size`` pixels."""
+def plain_batches(
+    examples: Samples, recipe: Recipe, size: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Yield all images once, in order and without augmentation, at ``size`` pixels.
+
+    Each of ``world`` processes takes every n-th batch of `plain_batch_size` images.
+    """
     keys = [SampleKey(row, 0, size) for row in range(len(examples.ids))]
-    step = 2 * recipe.batch_size
-    batches = [keys[start : start + step] for start in range(0, len(keys), step)]
+    batches = split_batches(keys, plain_batch_size(recipe))[rank::world]
     return _prepared(_Images(examples, recipe, varied=False), batches, workers_of(recipe))
+
+
+def plain_batch_size(recipe: Recipe) -> int:
+    """Return the number of images that are evaluated together; there are no gradients to keep."""
+    return 2 * recipe.batch_size
 
 
 def workers_of(recipe: Recipe) -> int:
@@ -299,7 +313,9 @@ def workers_of(recipe: Recipe) -> int:
     return 2 if torch.cuda.is_available() else 0
 
 
-def _prepared(images: _Images, batches: Sequence[list[SampleKey]], workers: int) -> Iterator[Batch]:
+def _prepared(
+    images: _Images, batches: Sequence[Sequence[SampleKey]], workers: int
+) -> Iterator[Batch]:
     """Yield batches in order, and prepare the next ones in threads.
 
     Threads rather than processes: preparing an image releases the GIL, and a forked process

@@ -19,6 +19,7 @@ from naevus.errors import RunError
 from naevus.io.files import atomic
 from naevus.io.words import counted
 from naevus.training.callbacks import Callback, Step
+from naevus.training.distributed import Processes
 from naevus.training.optim import (
     _average,
     estimate_statistics,
@@ -49,8 +50,11 @@ class TrainingTask(Protocol):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of a batch."""
 
-    def inspect(self, network: nn.Module, size: int) -> Metrics:
-        """Return metrics on the validation split, ``score`` among them; nothing without images."""
+    def inspect(self, network: nn.Module, size: int, processes: Processes | None = None) -> Metrics:
+        """Return metrics on the validation split, ``score`` among them; nothing without images.
+
+        Processes that train together divide the images, and each gets the metrics of all.
+        """
 
 
 @dataclass
@@ -96,7 +100,7 @@ class Trainer:
         # Cached images are channels-last already; convolutions in that layout are faster.
         network = network.to(memory_format=torch.channels_last)
         self._network, self._training_task, self._batches = network, training_task, batches
-        self._recipe, self._fabric = recipe, fabric
+        self._recipe, self._fabric, self._processes = recipe, fabric, Processes(fabric)
         self._checkpoint, self._best = folder / CHECKPOINT, folder / BEST
         self._wrapped, self._optimiser = fabric.setup(
             network, make_optimiser(network, recipe.optimiser)
@@ -117,6 +121,7 @@ class Trainer:
             self.state = State(**load_checkpoint(self._checkpoint, self._networks, self._optimiser))
             if self.state.plateau:
                 self._plateau.load_state_dict(self.state.plateau)
+        self._processes.agree({f"the position in {CHECKPOINT}": self._position})
 
     def fit(self, callback: Callback) -> None:
         """Train; afterwards ``used`` has the weights that the recipe selects.
@@ -127,7 +132,10 @@ class Trainer:
         state = self.state
         while state.epoch < self._recipe.epochs and not self.stopped_early:
             self._train_epoch(callback)
-            metrics = self._training_task.inspect(self.used, self._recipe.size_at(state.epoch))
+            self._processes.share_buffers(*self._networks.values())
+            size = self._recipe.size_at(state.epoch)
+            metrics = self._training_task.inspect(self.used, size, self._processes)
+            metrics = self._processes.of_first(metrics)
             self._close_epoch(metrics)
             if self._recipe.select == "best" and state.best_epoch == state.epoch - 1:
                 self._save_best()
@@ -135,11 +143,27 @@ class Trainer:
             callback.epoch(state.history)
             self._save()
         if self._recipe.select == "best":
-            self._fabric.barrier()
+            self._processes.wait()
             load_network(self._best, self.used)
-        if count := self._recipe.optimiser.bn_images:
-            batches = self._batches.last(count)
+        self._estimate_statistics()
+
+    def _estimate_statistics(self) -> None:
+        """Estimate the statistics of batch normalisation again, if the recipe says so.
+
+        Whole batches, by the process whose network is exported. Synchronised layers see whole
+        batches anyway, and need every process.
+        """
+        count = self._recipe.optimiser.bn_images
+        together = self._recipe.network.sync_batch_norm
+        if count and (together or self._processes.is_first):
+            alone = self._processes.world == 1 or together
+            batches = (self._batches if alone else self._batches.whole()).last(count)
             estimate_statistics(self.used, map(self._fabric.to_device, batches))
+        self._processes.wait()
+
+    @property
+    def _position(self) -> str:
+        return f"epoch {self.state.epoch}, step {self.state.step}"
 
     @property
     def stopped_early(self) -> bool:
@@ -185,17 +209,18 @@ class Trainer:
         recipe, fabric = self._recipe.optimiser, self._fabric
         step = self.state.epoch * self._batches.steps + self.state.step
         self._set_rate(self._rate_at(step))
+        self._processes.seed(self._recipe.seed, step)
         pixels, targets = fabric.to_device(pixels), fabric.to_device(targets)
         with contextlib.ExitStack() as stack:
             if recipe.sam:
-                some = slice(max(2, int(recipe.sam_batch * len(pixels))))  # BatchNorm needs two
-                fabric.backward(self._loss(pixels[some], targets[some]))
+                some = slice(self._processes.first_images(recipe.sam_batch, len(pixels)))
+                self._backward(self._loss(pixels[some], targets[some]))
                 stack.enter_context(uphill(self._network, recipe.sam))
             loss = self._loss(pixels, targets)
             value = loss.item()
             if not math.isfinite(value):
                 raise self._diverged(value)
-            fabric.backward(loss)
+            self._backward(loss)
         if recipe.clip:
             fabric.clip_gradients(
                 self._wrapped, self._optimiser, max_norm=recipe.clip, error_if_nonfinite=False
@@ -210,7 +235,11 @@ class Trainer:
 
     def _loss(self, pixels: Tensor, targets: Tensor) -> Tensor:
         logits: Tensor = self._wrapped(pixels)
-        return self._training_task.loss(logits.float(), targets)
+        return self._training_task.loss(*self._processes.whole_batch(logits.float(), targets))
+
+    def _backward(self, loss: Tensor) -> None:
+        # Each process has the gradient of its own logits; torch takes the mean of processes.
+        self._fabric.backward(loss * self._processes.world)
 
     def _diverged(self, loss: float) -> RunError:
         return RunError(
@@ -277,11 +306,11 @@ class Trainer:
             group["lr"] = rate
 
     def _save(self) -> None:
-        if self._fabric.is_global_zero:
+        if self._processes.is_first:
             save_checkpoint(self._checkpoint, self._networks, self._optimiser, vars(self.state))
 
     def _save_best(self) -> None:
-        if self._fabric.is_global_zero:
+        if self._processes.is_first:
             save_tensors(self._best, self.used.state_dict(), {"epoch": self.state.best_epoch})
 
 

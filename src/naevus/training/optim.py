@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
-from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from torch.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 from torch.nn.utils import get_total_norm
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from naevus.runs.recipe_tables import OptimiserSettings
 
-    Norm = BatchNorm1d | BatchNorm2d | BatchNorm3d
+    Norm = BatchNorm1d | BatchNorm2d | BatchNorm3d | SyncBatchNorm
 
 
 # Momentum and statistics of batch normalisation.
 
-_KINDS: Final = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+_KINDS: Final = (BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from naevus.evaluation.priors import balanced_log_probabilities, natural_log_pro
 from naevus.images.preprocess import InputSpec
 from naevus.runs.recipe import LESION
 from naevus.taxonomy import ATTRIBUTES
-from naevus.training.data import UNKNOWN, Samples, plain_batches
+from naevus.training.data import UNKNOWN, Samples, plain_batch_size, plain_batches
 from naevus.training.losses import (
     OutputsLoss,
     class_weights,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from naevus.taxonomy import Taxonomy
     from naevus.training.callbacks import Metrics
     from naevus.training.data import ImageCopies, TrainingData
+    from naevus.training.distributed import Processes
     from naevus.training.pretrained import Weights
 
 
@@ -89,10 +90,10 @@ class SegmentationTask:
         value: Tensor = self._criterion(logits, masks)
         return value
 
-    def inspect(self, network: nn.Module, size: int) -> Metrics:
+    def inspect(self, network: nn.Module, size: int, processes: Processes | None = None) -> Metrics:
         """Return mean and thresholded Jaccard, sensitivity, precision and pixel counts."""
         scores, counts = [], np.zeros(4, np.int64)
-        pairs = outputs(network, self.validation, self._recipe, size)
+        pairs = outputs(network, self.validation, self._recipe, size, processes)
         if not pairs:
             return {}
         for logits, targets in pairs:
@@ -149,18 +150,28 @@ def usable(ids: Sequence[str], *caches: ImageCache) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def outputs(
-    network: nn.Module, examples: Samples, recipe: Recipe, size: int
+    network: nn.Module,
+    examples: Samples,
+    recipe: Recipe,
+    size: int,
+    processes: Processes | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return logits and targets without augmentation, batch by batch, on the CPU."""
+    """Return logits and targets without augmentation, batch by batch, on the CPU.
+
+    Several processes divide the batches; each of them gets all outputs.
+    """
     device = next(network.parameters()).device
+    rank, world = (processes.rank, processes.world) if processes else (0, 1)
     was_training = network.training
     network.eval()
     pairs = [
         (network(pixels.to(device)).float().cpu(), targets)
-        for pixels, targets in plain_batches(examples, recipe, size)
+        for pixels, targets in plain_batches(examples, recipe, size, rank, world)
     ]
     network.train(was_training)
-    return pairs
+    if processes is None:
+        return pairs
+    return processes.join_batches(pairs, len(examples.ids), plain_batch_size(recipe))
 
 
 def mean_loss(
@@ -237,13 +248,13 @@ class AttributesTask:
         value: Tensor = self._criterion(logits, masks)
         return value
 
-    def inspect(self, network: nn.Module, size: int) -> Metrics:
+    def inspect(self, network: nn.Module, size: int, processes: Processes | None = None) -> Metrics:
         """Return the pooled Jaccard index, overall and by attribute, and the lesion's mean."""
-        pairs = outputs(network, self.validation, self._recipe, size)
+        pairs = outputs(network, self.validation, self._recipe, size, processes)
         counts = _pooled(pairs, size)
         metrics: Metrics = {} if counts is None else _pooled_metrics(counts)
         metrics |= mean_loss(self.loss, pairs)
-        lesions = self._lesions(network, size) if LESION in self._recipe.outputs else []
+        lesions = self._lesions(network, size, processes) if LESION in self._recipe.outputs else []
         if lesions:
             metrics[f"jaccard_{LESION}"] = float(np.mean(lesions))
         return metrics
@@ -252,12 +263,12 @@ class AttributesTask:
         """Return the counts of the validation images with all attributes, if there are any."""
         return _pooled(outputs(network, self.validation, self._recipe, size), size)
 
-    def _lesions(self, network: nn.Module, size: int) -> list[float]:
+    def _lesions(self, network: nn.Module, size: int, processes: Processes | None) -> list[float]:
         """Return the Jaccard index of each lesion mask of each copy of the validation split."""
         return [
             compare_masks((target[0] > 127).numpy(), (logit[0] > 0).numpy()).jaccard
             for examples in (self.validation, *self._validation_copies)
-            for logits, targets in outputs(network, examples, self._recipe, size)
+            for logits, targets in outputs(network, examples, self._recipe, size, processes)
             for logit, target in zip(logits, targets, strict=True)
             if target[0, 0, 0] != UNKNOWN
         ]
@@ -396,9 +407,9 @@ class ClassificationTask:
         value: Tensor = self._criterion(logits, targets)
         return value
 
-    def inspect(self, network: nn.Module, size: int) -> Metrics:
+    def inspect(self, network: nn.Module, size: int, processes: Processes | None = None) -> Metrics:
         """Return balanced accuracy, accuracy, and precision, recall and confusion by class."""
-        pairs = outputs(network, self.validation, self._recipe, size)
+        pairs = outputs(network, self.validation, self._recipe, size, processes)
         if not pairs:
             return {}
         logits = torch.cat([logits for logits, _ in pairs]).numpy()

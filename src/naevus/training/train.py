@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import stack_images
+from naevus.errors import RunError
 from naevus.inference.cam import cam_offset
 from naevus.inference.out_of_fold import oof_attributes, oof_logits, oof_scores
 from naevus.io.files import atomic, workspace, write_text
@@ -32,11 +34,18 @@ from naevus.training.callbacks import (
     ProgressBar,
 )
 from naevus.training.data import BatchLoader, TrainingData
+from naevus.training.distributed import Processes, make_fabric, open_processes, synchronise
 from naevus.training.loop import CHECKPOINT, Trainer, load_network, save_tensors
 from naevus.training.networks import Preprocessed, layer_summary
 from naevus.training.onnx_graph import SampledNetwork, export_onnx, sample_entry
-from naevus.training.performance import fabric_for, kept_memory, resolve
-from naevus.training.prepare import check_init_from, copies_in, start_run, task_of_fold
+from naevus.training.performance import kept_memory, prepare_network, resolve
+from naevus.training.prepare import (
+    check_init_from,
+    copies_in,
+    prepare,
+    start_run,
+    task_of_fold,
+)
 from naevus.training.tasks import (
     AttributesTask,
     ClassificationTask,
@@ -47,6 +56,7 @@ from naevus.training.unused import refuse_unused
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from naevus.datasets.folds import Folds
     from naevus.io.progress import Reporter
 
 
@@ -67,10 +77,15 @@ def train(
     init_from: str | Path | None = None,
     cache: str | Path | None = None,
     force: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
     callbacks: Iterable[Callback] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
     """Train one network per fold, and predict its held-out images; resume where it stopped.
+
+    Processes that torchrun starts divide every batch among them; the first one reports and calls
+    the callbacks.
 
     Args:
         recipe: A recipe, the path of a TOML file, or settings by name, such as
@@ -84,6 +99,9 @@ def train(
         init_from: A run to initialise the weights from, fold by fold.
         cache: Folder for decoded images; None: ``cache`` beside the run.
         force: Whether to use masks that look wrong as a whole.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: Threads of the network in this process; None: one per processor, divided among
+            the processes of this machine.
         callbacks: Called with the progress of each fold; see `naevus.training.callbacks`.
         reporter: Receives progress, messages and notes.
 
@@ -103,22 +121,63 @@ def train(
     refuse_unused(recipe, masks=mask_folder, copies=given)
     source = None if init_from is None else Run.open(init_from)
     file = None if folds is None else Path(folds)
-    dataset, split = images_and_folds(data, recipe, file, mask_folder, given, reporter)
-    attributes = recipe.task == "attributes"
-    training_data = TrainingData(
-        dataset,
-        out.parent / "cache" if cache is None else Path(cache),
-        masks=mask_folder,
-        copies=given,
-        init_from=source,
-        force=force,
-        pretrained=recipe.pretrained_file,
-        further=tuple(copies_in(each, dataset, recipe) for each in given if attributes),
+    with open_processes(recipe, device=device, threads=threads) as processes:
+        reporter = reporter if processes.is_first else SILENT
+        dataset, split = images_and_folds(data, recipe, file, mask_folder, given, reporter)
+        attributes = recipe.task == "attributes"
+        training_data = TrainingData(
+            dataset,
+            out.parent / "cache" if cache is None else Path(cache),
+            masks=mask_folder,
+            copies=given,
+            init_from=source,
+            force=force,
+            pretrained=recipe.pretrained_file,
+            further=tuple(copies_in(each, dataset, recipe) for each in given if attributes),
+        )
+        every = range(split.k) if fold is None else [fold] if isinstance(fold, int) else fold
+        chosen = list(dict.fromkeys(every))
+        run = _started(processes, out, recipe, split, training_data, chosen, reporter)
+        train_folds(run, chosen, training_data, reporter, callbacks, processes)
+    return run
+
+
+def _started(
+    processes: Processes,
+    out: Path,
+    recipe: Recipe,
+    split: Folds,
+    training_data: TrainingData,
+    chosen: Sequence[int],
+    reporter: Reporter,
+) -> Run:
+    """Start or resume a run in the first process; the others wait, and open it and its caches.
+
+    Raises:
+        ConfigError: The processes were given different commands or files.
+        RunError: A process does not see the run that the first one has written.
+    """
+    processes.agree(
+        {
+            "naevus": __version__,
+            "--out": str(out.resolve()),
+            "--fold": ", ".join(map(str, chosen)),
+            "the fingerprint of the recipe": recipe.with_pretrained_hash().fingerprint(),
+            "the fingerprint of the data": training_data.dataset.fingerprint(),
+            "the hash of the folds": split.sha256,
+        }
     )
-    every = range(split.k) if fold is None else [fold] if isinstance(fold, int) else fold
-    chosen = list(dict.fromkeys(every))
-    run = start_run(out, recipe, split, training_data, chosen, reporter)
-    train_folds(run, chosen, training_data, reporter, callbacks)
+    begun = processes.first(lambda: start_run(out, recipe, split, training_data, chosen, reporter))
+    if begun is not None:
+        return begun
+    if not (out / "run.toml").exists():
+        raise RunError(
+            f"{out}: process {processes.rank} does not see the run that process 0 wrote there",
+            "name a folder that all machines share with --out",
+        )
+    run = Run.open(out)
+    # Opens what the first process has built. A machine with a cache of its own builds it here.
+    prepare(training_data, run.recipe, lambda _: lambda _done, _of: None, lambda: None)
     return run
 
 
@@ -136,10 +195,11 @@ def train_folds(
     training_data: TrainingData,
     reporter: Reporter = SILENT,
     callbacks: Iterable[Callback] = (),
+    processes: Processes | None = None,
 ) -> None:
     """Train folds of a run one after the other.
 
-    Other processes can train other folds of the run at the same time.
+    Other jobs can train other folds of the run at the same time.
 
     Args:
         run: The run, from `start_run`; the log goes to its ``train.log``.
@@ -147,11 +207,17 @@ def train_folds(
         training_data: The images, with their caches.
         reporter: Shows progress.
         callbacks: Called with the progress of each fold.
+        processes: The processes that train together; None: this one alone.
 
     Raises:
         DataError: A fold has no training images of a class, or no validation images.
         NaevusError: Another process trains one of these folds.
     """
+    processes = processes or Processes(make_fabric(run.recipe))
+    if not processes.is_first:
+        for fold in folds:
+            train_fold(run, fold, training_data, Callback(), processes)
+        return
     left = [fold for fold in folds if fold not in run.finished()]
     several = (CostEstimate(len(left), reporter), *callbacks)
     with logged(run.folder / "train.log"):
@@ -160,13 +226,20 @@ def train_folds(
                 held(run.fold_folder(fold)),
                 reporter.progress(f"{run.recipe.task} fold {fold}") as move,
             ):
-                train_fold(run, fold, training_data, Callbacks([ProgressBar(move), *several]))
+                called = Callbacks([ProgressBar(move), *several])
+                train_fold(run, fold, training_data, called, processes)
         with held(run.folder, lambda: reporter.message(f"waiting to join {run.folder}")):
             run.join()
     reporter.message(f"run: {run.folder}")
 
 
-def train_fold(run: Run, fold: int, training_data: TrainingData, callback: Callback) -> None:
+def train_fold(
+    run: Run,
+    fold: int,
+    training_data: TrainingData,
+    callback: Callback,
+    processes: Processes | None = None,
+) -> None:
     """Train one fold, export its bundle, and predict what it held out.
 
     A finished fold is not trained again; an interrupted one is resumed.
@@ -176,17 +249,21 @@ def train_fold(run: Run, fold: int, training_data: TrainingData, callback: Callb
         fold: The held-out fold.
         training_data: The images, with caches built by :func:`prepare`.
         callback: Called with the progress, after the history is written.
+        processes: The processes that train together; None: this one alone.
     """
+    processes = processes or Processes(make_fabric(run.recipe))
     folder = run.fold_folder(fold)
-    if (folder / "oof.parquet").exists():
+    if processes.of_first((folder / "oof.parquet").exists()):
         return
     recipe = run.recipe
     training_task = task_of_fold(recipe, run.folds, fold, training_data)
     network = _initialised(run, fold, training_task, training_data)
-    precision = resolve(recipe.precision)
-    fabric = fabric_for(network, precision)
-    fabric.launch()
-    write_text(folder / "network.txt", layer_summary(network.network, recipe.input_size))
+    kind = processes.fabric.device.type
+    precision = resolve(recipe.precision, kind)
+    if processes.is_first:
+        write_text(folder / "network.txt", layer_summary(network.network, recipe.input_size))
+    prepare_network(network, precision, kind)
+    synchronise(network, recipe)
     _log.info(
         "fold %d: %d training images, %d validation, %d held out, precision %s%s",
         fold,
@@ -200,22 +277,24 @@ def train_fold(run: Run, fold: int, training_data: TrainingData, callback: Callb
         training_task.training,
         recipe,
         training_task.draw,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
+        rank=processes.rank,
+        world=processes.world,
     )
-    trainer = Trainer(network, training_task, batches, recipe, fabric, folder)
+    trainer = Trainer(network, training_task, batches, recipe, processes.fabric, folder)
     sizes = (training_task.training.ids, training_task.validation.ids, run.folds.held_out(fold))
     job = Job(recipe, run.folder, fold, batches.steps, trainer.state.epoch, *map(len, sizes))
-    called = Callbacks([History(), callback]) if fabric.is_global_zero else Callback()
+    called = Callbacks([History(), callback]) if processes.is_first else Callback()
     with called.around(job):
         with kept_memory():
             trainer.fit(called)
         _log.info("fold %d: %s", fold, trainer.ending())
-        if fabric.is_global_zero:
-            save_tensors(folder / WEIGHTS, trainer.used.state_dict(), {"fold": fold})
-            assert isinstance(trainer.used, Preprocessed)
-            export_fold(run, fold, training_task, trainer.used, training_data)
-            predict_held_out(run, fold, training_data)
+        trained = trainer.used
+        assert isinstance(trained, Preprocessed)
+        if processes.is_first:
+            save_tensors(folder / WEIGHTS, trained.state_dict(), {"fold": fold})
+            export_fold(run, fold, training_task, trained, training_data)
+        processes.wait()
+        predict_held_out(run, fold, training_data, processes)
 
 
 def _initialised(
@@ -298,7 +377,9 @@ def _init_from(network: Preprocessed, source: Run, recipe: Recipe, fold: int) ->
     load_network(source.fold_folder(fold) / WEIGHTS, network, renamed)
 
 
-def _predict_lesions(run: Run, fold: int, training_data: TrainingData, bundle: Bundle) -> None:
+def _predict_lesions(
+    run: Run, fold: int, training_data: TrainingData, bundle: Bundle, processes: Processes
+) -> None:
     """Score the lesion masks of an attributes fold against the ground truth, if there is any.
 
     Each copy of an image with its own mask has a row, with the name of its folder.
@@ -310,15 +391,16 @@ def _predict_lesions(run: Run, fold: int, training_data: TrainingData, bundle: B
     datasets = (training_data.dataset, *training_data.further)
     for dataset, copy in zip(datasets, training_data.outputs, strict=True):
         usable = copy.masks[LESION].index.keys() if LESION in copy.masks else set()
-        sources = [
+        sources = sorted(
             (row.image_id, row.path, row.mask_path)
             for row in dataset.rows()
             if row.image_id in held_out.intersection(usable) and row.path and row.mask_path
-        ]
+        )
         if sources:
-            found = oof_scores(bundle, sources)
+            score = partial(oof_scores, bundle, threads=processes.threads)
+            found = processes.table(sources, score)
             tables.append(found.assign(copy=dataset.root.name, fold=fold))
-    if not tables:
+    if not tables or not processes.is_first:
         return
     table = pd.concat(tables, ignore_index=True)
     table["group_id"] = table["image_id"].map(run.folds.table.set_index("image_id")["group_id"])
@@ -326,39 +408,45 @@ def _predict_lesions(run: Run, fold: int, training_data: TrainingData, bundle: B
         table.to_parquet(temporary, index=False)
 
 
-def predict_held_out(run: Run, fold: int, training_data: TrainingData) -> None:
+def predict_held_out(
+    run: Run, fold: int, training_data: TrainingData, processes: Processes | None = None
+) -> None:
     """Predict the held-out images of a fold with its exported bundle.
+
+    Several processes divide the images; the first one writes the tables. Each mask is written by
+    the process that predicts it.
 
     Segmentation writes masks of the images' sizes and their scores. Attributes write counts at
     every threshold, and scores of lesion masks in ``lesions.parquet``. Classification writes
     logits. ``oof.parquet`` is written last and marks the fold as finished.
     """
+    processes = processes or Processes(make_fabric(run.recipe))
+    threads = processes.threads
     bundle = Bundle.read(run.bundle_folder(fold))
     held_out = set(run.folds.held_out(fold))
     if run.recipe.task == "segmentation":
         cache = training_data.caches["masks"]
-        sources = [
+        sources = sorted(
             (row.image_id, row.path, row.mask_path)
             for row in training_data.dataset.rows()
             if row.image_id in held_out.intersection(cache.ids) and row.path and row.mask_path
-        ]
-        table = oof_scores(bundle, sources, out=run.folder / "masks")
+        )
+        score = partial(oof_scores, bundle, out=run.folder / "masks", threads=threads)
+        table = processes.table(sources, score)
     elif run.recipe.task == "attributes":
-        _predict_lesions(run, fold, training_data, bundle)
+        _predict_lesions(run, fold, training_data, bundle, processes)
         masks = training_data.outputs[0].masks
         known = held_out.intersection(*(masks[name].index for name in ATTRIBUTES))
-        table = oof_attributes(
-            bundle,
-            [
-                (row.image_id, row.path, row.attributes)
-                for row in training_data.dataset.rows()
-                if row.image_id in known and row.path is not None
-            ],
-        )
+        shown = [
+            (row.image_id, row.path, row.attributes)
+            for row in sorted(training_data.dataset.rows(), key=lambda row: row.image_id)
+            if row.image_id in known and row.path is not None
+        ]
+        table = processes.table(shown, partial(oof_attributes, bundle, threads=threads))
     else:
         cache = training_data.caches["images"]
         ids = sorted(held_out.intersection(cache.ids))
-        table = oof_logits(bundle, cache, ids)
+        table = processes.table(ids, partial(oof_logits, bundle, cache, threads=threads))
         (member,) = bundle.classifier.members
         truth = training_data.dataset.table.set_index("image_id")["diagnosis"]
         table["diagnosis"] = table["image_id"].map(truth)
@@ -369,5 +457,7 @@ def predict_held_out(run: Run, fold: int, training_data: TrainingData) -> None:
             for code, value in zip(bundle.classifier.classes, values, strict=True):
                 table[f"{column}_{code}"] = value
     table["group_id"] = table["image_id"].map(run.folds.table.set_index("image_id")["group_id"])
-    with atomic(run.fold_folder(fold) / "oof.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
+    if processes.is_first:
+        with atomic(run.fold_folder(fold) / "oof.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+    processes.wait()

@@ -80,7 +80,7 @@ class TrainingTask:
         self.losses.append(value.item())
         return value
 
-    def inspect(self, network: nn.Module, size: int) -> Metrics:
+    def inspect(self, network: nn.Module, size: int, processes: object = None) -> Metrics:
         self.shown.append(weights_of(network))
         self.sizes.append(size)
         if not self._scores:
