@@ -1,4 +1,4 @@
-"""What results depend on besides settings and data: versions, processor and threads."""
+"""What results depend on besides settings and data: versions, processor, processes, threads."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from pathlib import Path
 from typing import Final
 
 from naevus.io.parallel import cpu_count
+from naevus.io.torchrun import launched
 
 _PACKAGES: Final = (
     "naevus", "torch", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy",
     "opencv-python-headless", "openvino", "onnx",
 )  # fmt: skip
 
-MACHINE: Final = ("machine", "processor", "threads")
+MACHINE: Final = ("machine", "processor", "processes", "threads")
 """The entries that describe the machine; all others are versions."""
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def environment() -> dict[str, str]:
-    """Return the versions of Python and packages, the processor and the number of threads."""
+    """Return the versions of Python and packages, the processor, processes and threads.
+
+    Threads are those of each of the processes that train together.
+    """
     name, _ = processor()
     threads = os.environ.get("OMP_NUM_THREADS") or str(cpu_count())
     found = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "processor": name,
+        "processes": str(launched().world),
         "threads": threads,
     }
     for package in _PACKAGES:

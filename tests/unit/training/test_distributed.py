@@ -11,6 +11,7 @@ import torch
 from naevus.errors import ConfigError, RunError
 from naevus.io.parallel import cpu_count
 from naevus.io.torchrun import Launch
+from naevus.runs.environment import environment
 from naevus.runs.recipe import Recipe
 from naevus.training import distributed
 from naevus.training.distributed import Processes, make_fabric, open_processes
@@ -22,6 +23,7 @@ RECIPE = Recipe.model_validate({"task": "classification", "precision": "32"})
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 def start(monkeypatch: pytest.MonkeyPatch, world: int) -> None:
@@ -104,6 +106,7 @@ def test_threads_are_set_if_they_are_given(threads: int | None) -> None:
     try:
         with open_processes(RECIPE, device="cpu", threads=threads):
             assert torch.get_num_threads() == (threads or before)
+            assert environment()["threads"] == str(threads or 1)
     finally:
         torch.set_num_threads(before)
 
