@@ -23,6 +23,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.strategies.ddp import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 
 from naevus.errors import ConfigError, RunError
 from naevus.io.parallel import batches, cpu_count
@@ -281,6 +282,8 @@ def open_processes(
         torch.set_num_threads(count)
         os.environ["OMP_NUM_THREADS"] = str(count)  # what the run records
     try:
+        if launch.world > 1:
+            _connect(launch, fabric.device)
         fabric.launch()
         yield Processes(fabric)
     except RuntimeError as error:
@@ -292,6 +295,25 @@ def open_processes(
         ) from error
     if launch.world > 1 and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def _connect(launch: Launch, device: torch.device) -> None:
+    """Connect this process to the others, before Fabric would."""
+    address = rendezvous("env://", launch.rank, launch.world, timeout=_PATIENCE)
+    store, rank, world = next(iter(address))
+    if launch.machines == 1:
+        # On one machine torchrun keeps what processes published before a restart: addresses of
+        # processes that are gone.
+        store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    gpu = device.type == "cuda"
+    distributed.init_process_group(
+        "nccl" if gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world,
+        timeout=_PATIENCE,
+        device_id=device if gpu else None,
+    )
 
 
 def make_fabric(recipe: Recipe, device: str = "auto", launch: Launch | None = None) -> Fabric:
