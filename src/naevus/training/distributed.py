@@ -304,7 +304,8 @@ def _connect(launch: Launch, device: torch.device) -> None:
     if launch.machines == 1:
         # On one machine torchrun keeps what processes published before a restart: addresses of
         # processes that are gone.
-        store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(attempt, store)  # type: ignore[attr-defined]
     gpu = device.type == "cuda"
     distributed.init_process_group(
         "nccl" if gpu else "gloo",
