@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from naevus.datasets.cache import ImageCache
 from naevus.errors import NaevusError
 from naevus.images.preprocess import ImageFiles, InputSpec
+from naevus.io.files import atomic, write_csv
+from naevus.io.formats import write_workbook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -61,6 +66,42 @@ def test_a_full_disk_while_caching_is_one_line_and_caching_resumes(
     cache = ImageCache.build(sources, input_spec, small / "cache")
     assert len(cache) == len(sources)
     assert all(cache[source.image_id].any() for source in sources)
+
+
+def workbook(path: Path) -> None:
+    write_workbook(path, ["id", "value"], ([f"{number}", number / 7] for number in range(40_000)))
+
+
+def tensors(path: Path) -> None:
+    import torch
+
+    from naevus.training.loop import save_tensors  # late: torch takes seconds
+
+    save_tensors(path, {"weights": torch.rand(200_000)}, {})
+
+
+def table(path: Path) -> None:
+    arrow = pa.table({"value": np.random.default_rng(0).random(100_000)})
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, arrow.schema) as writer:
+        writer.write_table(arrow)
+
+
+def lines(path: Path) -> None:
+    write_csv(path, ["value"], ([number / 7] for number in range(100_000)))
+
+
+@pytest.mark.parametrize("write", [workbook, tensors, table, lines])
+def test_a_full_disk_while_a_file_is_written_is_one_line(
+    write: Callable[[Path], None], small: Path
+) -> None:
+    path = small / "out" / "file"
+    with pytest.raises(NaevusError, match=r"file: cannot be written \(.*No space left"):
+        write(path)
+    gc.collect()  # nothing is reported later
+    assert not list((small / "out").iterdir())
+    subprocess.run(["mount", "-o", "remount,size=9m", str(small)], check=True, capture_output=True)
+    write(path)
+    assert list((small / "out").iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers import ROOT
 from tests.helpers.torture_all import FAULTS
 from tests.helpers.torture_jobs import Shop, shop
 
@@ -63,3 +64,12 @@ def test_nothing_is_lost(
         pytest.skip("no file system can be mounted here")
     assert losses.tried == times
     assert losses.lost == []
+
+
+def test_the_page_has_a_row_for_every_command(jobs: Shop) -> None:
+    page = (ROOT / "docs" / "explanation" / "nothing-lost.md").read_text(encoding="utf-8")
+    lines = page.partition("<!-- torture -->")[2].partition("<!-- /torture -->")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line]
+    assert rows[0] == ["command", *FAULTS, "lost"]
+    assert [row[0] for row in rows[2:]] == list(jobs.jobs)
+    assert {row[-1] for row in rows[2:]} == {"nothing"}

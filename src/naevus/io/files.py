@@ -121,7 +121,10 @@ def _taken(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        if _try_lock(handle):
+        locked = _try_lock(handle)
+        if locked is None:
+            path.unlink()
+        elif locked:
             ours, named = os.fstat(handle), path.stat()
             same = (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
             if same and stat.S_ISREG(ours.st_mode) and ours.st_nlink == 1:
@@ -133,12 +136,16 @@ def _taken(path: Path) -> int | None:
     return None
 
 
-def _try_lock(handle: int) -> bool:
-    """Lock an open file or folder; return whether no other process has it locked."""
+def _try_lock(handle: int) -> bool | None:
+    """Lock an open file or folder; return whether it is now locked.
+
+    Returns:
+        False if another process has locked it, None if the file system has no locks.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # file systems without locks: nobody has one
-        return error.errno not in {errno.EWOULDBLOCK, errno.EACCES}
+    except OSError as error:
+        return False if error.errno in {errno.EWOULDBLOCK, errno.EACCES} else None
     return True
 
 
@@ -151,7 +158,7 @@ def _is_used(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _try_lock(handle)
+        return _try_lock(handle) is False
     finally:
         os.close(handle)
 

@@ -16,6 +16,7 @@ import shutil
 import unicodedata
 import warnings
 import zipfile
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -389,11 +390,18 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
         # Not in the system's folder for temporary files, where a kill would leave it.
         writer = sheet._writer = WorksheetWriter(sheet, str(folder / "sheet.xml"))  # noqa: SLF001
         writer.cleanup = lambda: None  # the folder is removed
-        writer.write_top()
-        sheet.append(list(header))
-        for row in rows:
-            sheet.append([cell(value) for value in row])
-        ExcelWriter(book, _Undated(temporary, "w", zipfile.ZIP_DEFLATED)).save()
+        try:
+            writer.write_top()
+            sheet.append(list(header))
+            for row in rows:
+                sheet.append([cell(value) for value in row])
+            with _Undated(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                ExcelWriter(book, archive).save()
+        finally:
+            # After a failure they would fail again when they are collected, and print that.
+            for stream in (sheet._rows, writer.xf):  # noqa: SLF001
+                with suppress(OSError, AttributeError):
+                    stream.close()
 
 
 _WRITTEN: Final = datetime(1980, 1, 1)  # noqa: DTZ001 (workbooks have no time zone)

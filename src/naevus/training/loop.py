@@ -324,7 +324,10 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any])
     """Write named tensors and a JSON header atomically."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(whole, temporary, metadata={"json": json.dumps(header)})
+        try:
+            save_file(whole, temporary, metadata={"json": json.dumps(header)})
+        except SafetensorError as error:  # a full disk is not an OSError here
+            raise OSError(f"{error}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -79,6 +80,25 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
             other.write_text("second")
         assert path.read_text() == "second"
     assert (path.read_text(), names(tmp_path)) == ("first", ["table.csv"])
+
+
+@needs_locks
+def test_without_locks_every_writer_has_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path = tmp_path / "table.csv"
+    with files.atomic(path) as one, files.atomic(path) as other:
+        assert names(tmp_path) == sorted([one.name, other.name])
+        one.write_text("first")
+        other.write_text("second")
+    assert (path.read_text(), names(tmp_path)) == ("first", ["table.csv"])
+    (tmp_path / ".table.abcd1234.tmp.csv").write_text("half")
+    files.sweep(tmp_path)
+    assert names(tmp_path) == ["table.csv"]
 
 
 @needs_locks
