@@ -160,7 +160,7 @@ class _Counters:
     """Numbers that a fork leaves behind, even when it is killed."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 24)
+        self._memory = mmap.mmap(-1, 24)  # three numbers
 
     def __setitem__(self, place: int, value: float) -> None:
         struct.pack_into("d", self._memory, 8 * place, value)
@@ -169,7 +169,7 @@ class _Counters:
         return float(struct.unpack_from("d", self._memory, 8 * place)[0])
 
 
-_EVENTS, _REACHED = 0, 1
+_EVENTS, _REACHED, _BEGUN = 0, 1, 2
 
 
 def _changed(event: str, arguments: tuple[Any, ...]) -> str | None:
@@ -265,8 +265,10 @@ def _carry_out(request: dict[str, Any], counters: _Counters) -> NoReturn:
     _watch(folder, counters, fault)
     sys.argv = ["naevus", *request["arguments"]]
     code = 70
+    run = import_module("naevus.__main__").run
+    counters[_BEGUN] = time.monotonic()
     try:
-        import_module("naevus.__main__").run()
+        run()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -282,6 +284,14 @@ def _logs(request: dict[str, Any]) -> tuple[Path, Path]:
     return Path(request["logs"] + ".out"), Path(request["logs"] + ".err")
 
 
+_AT_LEAST_S = 0.02
+
+
+def _since(moment: float) -> float:
+    """Return the seconds since a moment; 0 before it."""
+    return time.monotonic() - moment if moment else 0.0
+
+
 def _outcome(request: dict[str, Any]) -> Outcome:
     counters, folder = _Counters(), Path(request["folder"])
     for path in _logs(request):
@@ -294,7 +304,8 @@ def _outcome(request: dict[str, Any]) -> Outcome:
     Path(request["logs"] + ".pid").write_text(f"{child}")
     fault = Fault(**request["fault"]) if request["fault"] else None
     if fault is not None and fault.after_s is not None:
-        while (left := begun + fault.after_s - time.monotonic()) > 0:
+        # Before it has begun, a signal is Python's own business.
+        while (left := fault.after_s + _AT_LEAST_S - _since(counters[_BEGUN])) > 0:
             time.sleep(min(left, 0.005))
             if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 break

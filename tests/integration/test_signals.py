@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from naevus.cli import main, signals
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such signals on Windows")
 
 BEGIN = """
@@ -72,3 +74,19 @@ def test_a_second_signal_ends_a_command_at_once() -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)], ids=repr)
+def test_an_interruption_outside_a_command_is_reported_alike(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(signals._state, "signal", signal.SIGTERM)
+    monkeypatch.setattr(signals._state, "reported", False)
+    monkeypatch.setattr(main, "app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main.run()
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "terminated; run the same command again to resume\n"

@@ -38,17 +38,16 @@ def tortures(jobs: Shop) -> dict[str, Torture]:
 
 SHORT = {
     "SIGKILL": {
-        "train": 2, "export to a folder": 1, "predict": 5, "gather": 3, "data download": 5,
-        "data split": 2, "data synthetic": 3, "data check": 2, "evaluate": 1,
-        "report of predictions": 2,
+        "train": 1, "predict": 4, "gather": 2, "data download": 4, "data split": 1,
+        "data synthetic": 2, "data check": 1, "report of predictions": 1,
     },
-    "full disk": {"predict": 1, "data download": 1},
-    "no space": {"predict": 3, "data download": 2, "data synthetic": 1},
-    "read-only": {"predict": 1},
+    "full disk": {"predict": 1},
+    "no space": {"predict": 2, "data download": 1},
+    "read-only": {"data download": 1},
     "no memory": {"predict": 1},
-    "Ctrl-C": {"train": 1, "predict": 2, "data download": 1},
-    "SIGTERM": {"predict": 2, "data synthetic": 1},
-    "two at once": {"predict": 1, "data download": 1},
+    "Ctrl-C": {"predict": 1, "data download": 1},
+    "SIGTERM": {"predict": 1},
+    "two at once": {"predict": 1},
 }  # fmt: skip
 
 

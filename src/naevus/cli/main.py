@@ -253,8 +253,10 @@ def run() -> None:
     print_anywhere()
     try:
         app(prog_name="naevus")  # also for ``python -m naevus``
-    except SystemExit as end:
-        if not signals.is_ending() or not end.code:
+    except (SystemExit, KeyboardInterrupt) as end:
+        if not signals.is_ending() or (isinstance(end, SystemExit) and not end.code):
             raise
-        # Typer takes an interruption between two commands' code for exit code 1.
+        # An interruption before or after a command's own code, which Typer reports otherwise.
+        if line := signals.line():
+            errors.print(line)
         raise SystemExit(signals.exit_code()) from None
