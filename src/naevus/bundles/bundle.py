@@ -107,6 +107,8 @@ def unpacked(path: Path, limits: Limits = Limits(), *, afresh: bool = False) -> 
         BundleError: The file is not a bundle, is damaged, or violates a rule.
         NaevusError: The cache cannot be written.
     """
+    if path.suffix.lower() != ".naevus" and not zipfile.is_zipfile(path):
+        raise BundleError(f"{path}: not a bundle", "name a bundle: a folder, or a .naevus file")
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -89,8 +89,11 @@ def by_lesion(labelled: LabelledPredictions) -> ByLesion:
 
 def lesion_column(table: pd.DataFrame) -> str:
     """Return the column of lesions: ``lesion_id`` if any is known, otherwise ``group_id``."""
-    known = "lesion_id" in table.columns and bool(table["lesion_id"].notna().any())
-    return "lesion_id" if known else "group_id"
+    return "lesion_id" if _any_known(table, "lesion_id") else "group_id"
+
+
+def _any_known(table: pd.DataFrame, column: str) -> bool:
+    return column in table.columns and bool(table[column].notna().any())
 
 
 # Metrics per lesion.
@@ -219,8 +222,10 @@ class LesionEvaluation:
     ) -> Self | None:
         """Evaluate the lesions of N images; None if none of them has two images.
 
+        Groups are lesions unless they are patients: ``patient_id`` is known and no ``lesion_id``.
+
         Args:
-            labelled: The images as predicted; ``lesion_id`` if it is known.
+            labelled: The images as predicted; ``lesion_id, patient_id`` if they are known.
             calibrated: The same images, calibrated on other parts.
             parts: N numbers of the parts (`naevus.evaluation.scaling.parts_of`), for prediction
                 sets.
@@ -228,6 +233,8 @@ class LesionEvaluation:
         Raises:
             DataError: The images of a lesion are in two groups.
         """
+        if lesion_column(labelled.table) == "group_id" and _any_known(labelled.table, "patient_id"):
+            return None
         found = by_lesion(labelled)
         several = np.bincount(found.members) > 1
         if not several.any():

@@ -406,8 +406,8 @@ def with_truth(
     Args:
         predictions: One row per image, with ``image_id``.
         records: The rows of a data set: ``image_id, diagnosis, group_id, mask_path, path``,
-            ``lesion_id`` if known, and ``part, split`` if it has several. For an image in
-            several parts, each column takes the first known value.
+            ``lesion_id, patient_id`` if known, and ``part, split`` if it has several. For an image
+            in several parts, each column takes the first known value.
         allow_missing: Whether images may lack a prediction or a ground truth.
         name: The name of the predictions in messages.
 
@@ -418,8 +418,8 @@ def with_truth(
     check_ids(predictions, name)
     check_finite(predictions, numbers_of(predictions, ("prob", "balanced_prob")), name)
     attributes = [column for column in TRUE_MASKS.values() if column in records.columns]
-    lesions = ["lesion_id"] if "lesion_id" in records.columns else []
-    columns = ["image_id", *_KNOWN, *lesions, *attributes]
+    owners = [name for name in ("lesion_id", "patient_id") if name in records.columns]
+    columns = ["image_id", *_KNOWN, *owners, *attributes]
     known = records[columns].groupby("image_id").first().rename(columns=_KNOWN)
     answered = set(predictions["image_id"])
     true = records[records[["diagnosis", "mask_path", *attributes]].notna().any(axis="columns")]
@@ -435,7 +435,7 @@ def with_truth(
     if not due:
         raise DataError(
             f"{name}: the data set has no ground truth for these images",
-            "name the data set that they are from",
+            "name the data set that they are from, with a column diagnosis or with masks",
         )
     found = left_out(
         ("images with ground truth have no prediction", due - answered),

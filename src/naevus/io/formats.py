@@ -270,6 +270,8 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
+    if not path.exists():
+        raise DataError(f"{path} does not exist", "name a table")
     try:
         text = _decoded(path.read_bytes())
         first, _, rest = text.partition("\n")

@@ -277,3 +277,10 @@ def test_a_moved_archive_uses_the_same_cache_folder(packed: Path, tmp_path: Path
     first = Bundle.read(packed)
     moved = packed.rename(tmp_path / "elsewhere.naevus")
     assert Bundle.read(moved) == first
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 JFIF", b"a,b\n1,2\n"])
+def test_another_kind_of_file_is_no_damaged_bundle(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "photo.jpg").write_bytes(content)
+    with pytest.raises(BundleError, match=r"photo.jpg: not a bundle; name a bundle"):
+        Bundle.read(tmp_path / "photo.jpg")

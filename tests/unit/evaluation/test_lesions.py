@@ -141,6 +141,18 @@ def test_without_lesions_the_groups_count_and_without_pairs_nothing_does() -> No
     assert ClassificationEvaluation.of(labelled._replace(table=apart)).lesions is None
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_patients_are_no_lesions(known: bool) -> None:
+    labelled = predictions(column="patient_id")
+    if not known:
+        labelled.table["patient_id"] = pd.NA
+    assert (LesionEvaluation.of(labelled) is None) == known
+    labelled.table["lesion_id"] = labelled.table["group_id"]
+    found = LesionEvaluation.of(labelled)
+    assert found is not None
+    assert found.by == "lesion_id"
+
+
 def test_a_lesion_in_two_groups_is_refused() -> None:
     labelled = predictions()
     row = labelled.table.index[labelled.table["lesion_id"] == "l002"][0]
