@@ -7,6 +7,7 @@ HTML and images. No page may load anything from the network. Links to other site
 from __future__ import annotations
 
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _REPOSITORY = ("README.md", "results/README.md")
 _LINKS = {"a": "href", "link": "href", "object": "data"}
 """The attribute that holds an element's link, where it is not ``src``."""
+
+_HEADING = re.compile("h[1-6]")
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,24 @@ class Parsed(HTMLParser):
         super().__init__()
         self.links: set[Link] = set()
         self.anchors: set[str] = set()
+        self.headings: list[str] = []
+        self._in_heading = False
         self.feed(html)
 
+    def handle_data(self, data: str) -> None:
+        """Note the text of a heading."""
+        if self._in_heading:
+            self.headings[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note the end of a heading."""
+        self._in_heading = self._in_heading and not _HEADING.fullmatch(tag)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note an element's link and its anchor."""
+        """Note an element's link and its anchor, and the beginning of a heading."""
+        if _HEADING.fullmatch(tag):
+            self._in_heading = True
+            self.headings.append("")
         values = dict(attrs)
         self.anchors.update(value for name in ("id", "name") if (value := values.get(name)))
         target = values.get(_LINKS.get(tag, "src"))
@@ -58,6 +75,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
+def slug_of(heading: str) -> str:
+    """Return the anchor that a forge gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
 def _check(app: Sphinx, failure: Exception | None) -> None:
     if failure is not None:
         return
@@ -65,6 +87,8 @@ def _check(app: Sphinx, failure: Exception | None) -> None:
     pages = {path: Parsed(path.read_text()) for path in site.rglob("*.html")}
     render = MarkdownIt().render
     texts = {root / name: Parsed(render((root / name).read_text())) for name in _REPOSITORY}
+    for text in texts.values():
+        text.anchors |= {slug_of(heading) for heading in text.headings}
     for problem in (*broken(pages, site), *broken(texts, root)):
         log.warning(problem)
 
