@@ -1,4 +1,4 @@
-"""Download the ISIC 2018 files of Tasks 1 and 3 from their official addresses.
+"""Download the ISIC 2018 files of Tasks 1, 2 and 3 from their official addresses.
 
 https://challenge.isic-archive.com/data/#2018
 """
