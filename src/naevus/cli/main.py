@@ -132,7 +132,7 @@ def _refuse_torchrun() -> None:
         )
 
 
-_FIRST_SPEAKS_S = 3.0
+_FIRST_SPEAKS_S = 10.0
 """Time for torchrun to end this process because the first one has failed in the same way."""
 
 
