@@ -317,6 +317,7 @@ def examples_of(name: str) -> list[str]:
     result = call(*name.split(), "--help")
     assert result.exit_code == 0
     lines = [line.strip() for line in result.stdout.partition("╭")[0].splitlines()]
+    lines = [re.sub(r"^torchrun .* -m (?=naevus)", "", line) for line in lines]
     begin = lines.index("Examples:")
     assert len([line for line in lines[:begin] if line]) == 2, "usage, then what it is for"
     first = lines[begin + 1 : lines.index("", begin)]

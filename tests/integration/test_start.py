@@ -21,7 +21,6 @@ from naevus.training.train import train
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from naevus.training.data import TrainingData
 
 SETTINGS: dict[str, Any] = {
     "task": "segmentation",
@@ -44,7 +43,7 @@ def _no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finish folds without ONNX graphs, which take most of the time."""
     torch.set_num_threads(1)
 
-    def finish(run: Run, fold: int, _: TrainingData) -> None:
+    def finish(run: Run, fold: int, *_: object) -> None:
         table = pd.DataFrame({"image_id": run.folds.held_out(fold)[:1], "jaccard": 0.5})
         table.to_parquet(run.fold_folder(fold) / "oof.parquet", index=False)
 

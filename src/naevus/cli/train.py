@@ -89,7 +89,7 @@ def train(
       naevus train segmentation ISIC2018 --out runs/seg
       naevus train classification ISIC2018 --fold 0 --set epochs=5 --out runs/cls
       naevus train segmentation ISIC2018 --limit 100 --set epochs=1 --out runs/try
-      torchrun --nproc-per-node 2 -m naevus train classification ISIC2018 --out runs/cls
+      torchrun --nproc-per-node 2 -m naevus train classification DATA --out cls
 
     Writes checkpoints, bundles and out-of-fold predictions to the run folder, OUT. The same
     command resumes an interrupted run, and several commands can train different folds of a run at

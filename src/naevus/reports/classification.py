@@ -501,7 +501,7 @@ def _levels(found: LesionScores, target: str | None) -> Iterator[dict[str, Any]]
         "one image": found.single,
         "one answer": found.together,
     }
-    yield {"score": "answers", **{level: f"{one.answers:,}" for level, one in levels.items()}}
+    yield {"score": "answers", **{level: one.answers for level, one in levels.items()}}
     for name in found.gain:
         row: dict[str, Any] = {"score": names[name]}
         for level, one in levels.items():

@@ -49,10 +49,9 @@ def test_activations_no_longer_copy_their_inputs() -> None:
     assert not any(module.inplace for module in prepared.modules() if isinstance(module, nn.ReLU6))
 
 
-def test_a_gpu_does_not_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_a_gpu_does_not_need_it() -> None:
     prepared = network()
-    prepare_network(prepared, "bf16-mixed")
+    prepare_network(prepared, "bf16-mixed", "cuda")
     assert not any("forward" in vars(module) for module in prepared.modules())
     assert any(module.inplace for module in prepared.modules() if isinstance(module, nn.ReLU6))
 
@@ -69,7 +68,6 @@ def test_a_gpu_does_not_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_is_the_precision_that_the_processor_supports(
     able: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert resolve("auto") == expected
 
@@ -78,9 +76,8 @@ def test_auto_is_the_precision_that_the_processor_supports(
 def test_auto_on_a_gpu_depends_on_the_gpu(
     native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    assert resolve("auto") == expected
+    assert resolve("auto", "cuda") == expected
 
 
 def test_a_requested_precision_is_used() -> None:
