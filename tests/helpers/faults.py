@@ -84,15 +84,21 @@ class Outcome:
 
 
 class Commands:
-    """Run commands, each in a fork of a process that has imported everything."""
+    """Run commands, each in a fork of a process that has imported everything.
 
-    def __init__(self, *modules: str) -> None:
+    Args:
+        modules: What is imported.
+        hash_seed: The seed of Python's hashes, on which the order of sets depends.
+    """
+
+    def __init__(self, *modules: str, hash_seed: int = 0) -> None:
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.faults", *modules],
             cwd=ROOT,
             env={
                 **os.environ,
                 "NAEVUS_CACHE": "off",
+                "PYTHONHASHSEED": f"{hash_seed}",
                 "OMP_NUM_THREADS": "1",
                 "OPENBLAS_NUM_THREADS": "1",
                 "MPLBACKEND": "agg",

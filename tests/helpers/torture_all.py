@@ -20,20 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.helpers.torture import Losses, Torture
-    from tests.helpers.torture_jobs import Shop
 
-    Fault = Callable[[Torture, Shop, int], Losses | None]
+    Fault = Callable[[Torture, int], Losses | None]
 
 
 FAULTS: dict[str, Fault] = {
-    "SIGKILL": lambda torture, _, times: torture.kill(times),
-    "full disk": lambda torture, _, times: torture.fill_disk(times),
-    "no space": lambda torture, _, times: torture.fail("ENOSPC", times),
-    "read-only": lambda torture, _, times: torture.fail("EROFS", times),
-    "no memory": lambda torture, _, times: torture.fail("memory", times),
-    "Ctrl-C": lambda torture, _, times: torture.end("SIGINT", times),
-    "SIGTERM": lambda torture, _, times: torture.end("SIGTERM", times),
-    "two at once": lambda torture, jobs, times: torture.run_twice(jobs.others, times),
+    "SIGKILL": lambda torture, times: torture.kill(times),
+    "full disk": lambda torture, times: torture.fill_disk(times),
+    "no space": lambda torture, times: torture.fail("ENOSPC", times),
+    "read-only": lambda torture, times: torture.fail("EROFS", times),
+    "no memory": lambda torture, times: torture.fail("memory", times),
+    "Ctrl-C": lambda torture, times: torture.end("SIGINT", times),
+    "SIGTERM": lambda torture, times: torture.end("SIGTERM", times),
+    "two at once": lambda torture, times: torture.run_twice(times),
 }
 """What happens to commands, by its heading in the table."""
 
@@ -66,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> int:
             torture = jobs.torture(name)
             for fault in faults:
                 begun = time.monotonic()
-                losses = FAULTS[fault](torture, jobs, times_of(fault, name, given.factor))
+                losses = FAULTS[fault](torture, times_of(fault, name, given.factor))
                 taken = f"{time.monotonic() - begun:.0f} s"
                 if losses is None:
                     print(f"{name}, {fault}: no file system can be mounted", file=sys.stderr)

@@ -77,7 +77,7 @@ class Shop:
         folder: Where inputs and results go.
         url: Address of a server with `FILES`.
         commands: Runs the jobs.
-        others: Runs jobs at the same time.
+        others: Runs jobs in other processes, where sets have another order.
     """
 
     def __init__(self, folder: Path, url: str, commands: Commands, others: Commands) -> None:
@@ -99,7 +99,7 @@ class Shop:
 
     def torture(self, name: str, seed: int = 0) -> Torture:
         """Return a job with its folder for results."""
-        return Torture(self.jobs[name], self.commands, self.folder / "results", seed)
+        return Torture(self.jobs[name], self.commands, self.others, self.folder / "results", seed)
 
     def trained(self, folder: Path) -> None:
         """Copy a finished run into a folder."""
@@ -169,7 +169,8 @@ def files_to_download() -> dict[str, bytes]:
 @contextmanager
 def shop(folder: Path, modules: Sequence[str] = IMPORTED) -> Iterator[Shop]:
     """Open the shop: the server of files and the process that forks."""
-    with serving() as server, Commands(*modules) as commands, Commands(*modules) as others:
+    forks, further = Commands(*modules), Commands(*modules, hash_seed=1)
+    with serving() as server, forks as commands, further as others:
         server.files |= files_to_download()
         server.chunk, server.pause_s = 20_000, 0.002
         yield Shop(folder, server.url, commands, others)

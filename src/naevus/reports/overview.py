@@ -170,7 +170,9 @@ def write_overview(found: Overview, path: Path) -> None:
     Raises:
         NaevusError: The file cannot be written.
     """
-    answers = sorted({card.answer for card in found.cards} - {""}, key=lambda code: code != "MEL")
+    answers = sorted(
+        {card.answer for card in found.cards} - {""}, key=lambda code: (code != "MEL", code)
+    )
     flags = sorted({flag for card in found.cards for flag in card.flags})
     page = page_template("overview.html").render(
         found=found,
