@@ -166,13 +166,15 @@ def fix(data: bytes) -> Fixed | None:
 
 
 def _decoded(
-    data: bytes, shortest: int | None, *, strict: bool, buffer: NDArray[np.uint8] | None = None
+    data: bytes, shortest: int | None, *, strict: bool, fill: int | None = None
 ) -> NDArray[np.uint8]:
+    """Decode; ``fill`` is the value of pixels at full size that the decoder does not write."""
     _check_tables(data)
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     least = ceil(SPARE * shortest) if shortest else 0
     if least > min(height, width):  # libjpeg-turbo would enlarge
         least = 0
+    buffer = None if fill is None else np.full((height, width, 4), fill, np.uint8)
     wanted = "CMYK" if space in {"CMYK", "YCCK"} else "RGB"
     decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         data, wanted, min_height=least, min_width=least, buffer=buffer, strict=strict
@@ -248,13 +250,11 @@ def _runs_out(fixed: Fixed) -> bool:
     is at full size, where the last coefficient of the last block counts. Each buffer is filled
     differently: an error after a warning is reported as a warning, and leaves pixels undecoded.
     """
-    hashes = set()
-    for fill, tail in enumerate(_TAILS):
-        content = fixed.content(tail, _PAD)
-        height, width, *_ = simplejpeg.decode_jpeg_header(content)
-        buffer = np.full((height, width, 4), 85 * fill, np.uint8)
-        pixels = _decoded(content, None, strict=False, buffer=buffer)
-        hashes.add(hashlib.sha256(pixels.data).digest())
+    decoded = (
+        _decoded(fixed.content(tail, _PAD), None, strict=False, fill=85 * number)
+        for number, tail in enumerate(_TAILS)
+    )
+    hashes = {hashlib.sha256(pixels.data).digest() for pixels in decoded}
     return len(hashes) > 1
 
 

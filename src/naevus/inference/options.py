@@ -94,16 +94,17 @@ class PredictionOptions:
         columns = list(self.metadata.columns)
         return {"metadata": {"sha256": self.metadata.sha256(), "columns": columns}}
 
+    def _loaded(self) -> list[Segmenter | Classifier]:
+        return [each for each in (self.segmenter, self.classifier) if each is not None]
+
     def members(self) -> tuple[str, ...]:
         """Return the names of the networks."""
-        loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
-        return tuple(member.name for each in loaded for member in each.members)
+        return tuple(member.name for each in self._loaded() for member in each.members)
 
     @cached_property
     def bundles(self) -> tuple[Bundle, ...]:
         """The bundles of the networks, each once."""
-        loaded = [each for each in (self.segmenter, self.classifier) if each is not None]
-        found = {bundle.sha256: bundle for each in loaded for bundle in each.bundles}
+        found = {bundle.sha256: bundle for each in self._loaded() for bundle in each.bundles}
         return tuple(found.values())
 
     def schema(self) -> Schema:
@@ -160,9 +161,9 @@ def prediction_options_of(
             classifier.require(output, what)
     if isinstance(heatmaps, str) and classifier is not None:
         heatmaps = asked_class(heatmaps, classifier.classes)
+    input_specs = (CROPS,) if classifier is None else classifier.input_specs
     if only is None:
         check_pair(segmenter, classifier)
-        input_specs = (CROPS,) if classifier is None else classifier.input_specs
         return PredictionOptions(
             segmenter,
             classifier,
@@ -174,13 +175,12 @@ def prediction_options_of(
             metadata=metadata,
             **how,
         )
-    input_specs = (CROPS,) if classifier is None else classifier.input_specs[:1]
     if segmenter is None and (only == "masks" or input_specs[0].mode != "full"):
         raise ConfigError(f"{only} need a segmentation bundle", "name one with --bundle")
     return PredictionOptions(
         segmenter,
         None,
-        () if only == "masks" else input_specs,
+        () if only == "masks" else input_specs[:1],
         only == "masks",
         metadata=metadata,
         **how,
