@@ -183,6 +183,7 @@ def job(
     from naevus.inference.batch import predict
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import open_networks
+    from naevus.inference.options import OutputOptions
     from naevus.inference.ray import RayBackend
     from naevus.io.parallel import BATCH
 
@@ -213,9 +214,9 @@ def job(
     result = predict(
         sources,
         Path(out),
+        OutputOptions(crops=False),
         segmenter=networks.segmenter,
         classifier=networks.classifier,
-        crops=False,
         threads=threads,
         backend=RayBackend(threads=threads, processors=ACTORS) if ray else None,
         progress=progress,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.comparison import Comparison
     from naevus.evaluation.evaluate import Evaluation
     from naevus.inference.lesions import Lesion
+    from naevus.inference.options import OutputOptions
     from naevus.inference.prediction import Prediction, to_frame
     from naevus.inference.predictor import Predictor, load
     from naevus.runs.comparison import compare_runs as compare
@@ -65,6 +66,7 @@ __all__ = [
     "ImageError",
     "Lesion",
     "NaevusError",
+    "OutputOptions",
     "Prediction",
     "Predictor",
     "Recipe",
@@ -94,6 +96,7 @@ _HOMES: Final = {
     "FailedImage": "naevus.types:FailedImage",
     "Folds": "naevus.datasets.folds:Folds",
     "Lesion": "naevus.inference.lesions:Lesion",
+    "OutputOptions": "naevus.inference.options:OutputOptions",
     "Prediction": "naevus.inference.prediction:Prediction",
     "Predictor": "naevus.inference.predictor:Predictor",
     "Recipe": "naevus.runs.recipe:Recipe",

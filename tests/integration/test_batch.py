@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from naevus.inference import batch
 from naevus.inference.batch import predict
 from naevus.inference.classifier import Classifier
 from naevus.inference.heatmaps import canvas_of, draw_heatmap
+from naevus.inference.options import OutputOptions
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.sheets import first_predictions
@@ -154,10 +156,9 @@ def test_the_submission_contains_the_requested_decision(
     again = predict(
         sources,
         out,
+        OutputOptions(submission=True, decision=decision),
         segmenter=segmenter,
         classifier=classifier,
-        submission=True,
-        decision=decision,
     )
     assert again.reused == COUNT  # the decision needs no new prediction
     assert out / "submission.csv" in again.files
@@ -174,9 +175,20 @@ def test_the_submission_contains_the_requested_decision(
     assert not (out / "submission.csv").exists()  # might be of fewer images
     if decision == "natural":
         with pytest.raises(ConfigError, match="is that of a submission, which is not asked for"):
-            predict(sources, out, segmenter=segmenter, classifier=classifier, decision=decision)
+            predict(
+                sources,
+                out,
+                OutputOptions(decision=decision),
+                segmenter=segmenter,
+                classifier=classifier,
+            )
     with pytest.raises(ConfigError, match="needs the diagnoses of a challenge"):
-        predict(sources, tmp_path / "m", segmenter=segmenter, only="masks", submission=True)
+        predict(
+            sources,
+            tmp_path / "m",
+            OutputOptions(only="masks", submission=True),
+            segmenter=segmenter,
+        )
     assert not (tmp_path / "m").exists()
 
 
@@ -187,7 +199,9 @@ def test_the_sheet_is_for_excel(
     (images / "+bad.png").write_bytes(b"")
     out = tmp_path / "out"
     sources = find_images([images]).sources
-    result = predict(sources, out, segmenter=segmenter, classifier=explained, xlsx=True)
+    result = predict(
+        sources, out, OutputOptions(xlsx=True), segmenter=segmenter, classifier=explained
+    )
     assert {out / "predictions.csv", out / "predictions.xlsx"} <= set(result.files)
     assert (out / "predictions.csv").read_bytes().startswith(codecs.BOM_UTF8)
     sheet = pd.read_csv(out / "predictions.csv")
@@ -220,7 +234,7 @@ def test_the_sheet_is_for_excel(
     assert result.flags == table["quality_flags"].explode().value_counts().to_dict()
     predict(sources, out, segmenter=segmenter, classifier=explained)
     assert not (out / "predictions.xlsx").exists()
-    predict(sources, tmp_path / "masks", segmenter=segmenter, only="masks")
+    predict(sources, tmp_path / "masks", OutputOptions(only="masks"), segmenter=segmenter)
     bare = pd.read_csv(tmp_path / "masks" / "predictions.csv").columns.tolist()
     sizes = ["lesion_area", *COLUMNS.values(), "lesion_touches_border", "height", "width"]
     assert bare == ["image_id", "quality_flags", *sizes, "path"]
@@ -254,10 +268,9 @@ def test_heatmaps_and_embeddings_are_written_on_request(
     result = predict(
         find_images([images]).sources,
         out,
+        OutputOptions(heatmaps=True, embeddings=True),
         segmenter=segmenter,
         classifier=explained,
-        heatmaps=True,
-        embeddings=True,
     )
     assert {out / "heatmaps", out / "embeddings.parquet"} <= set(result.files)
     ids = [f"ISIC_{number:07d}" for number in range(COUNT)] + ["large"]
@@ -291,16 +304,16 @@ def test_heatmaps_of_any_class(
 ) -> None:
     sources, out = find_images([images]).sources, tmp_path / "out"
     wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained}
-    predict(sources, out, **wanted, heatmaps="df")
+    predict(sources, out, OutputOptions(heatmaps="df"), **wanted)
     output = Predictor(segmenter, explained)(images / "ISIC_0000004.png")
     canvas = canvas_of(read(images / "ISIC_0000004.png"), output.mask, {})
     written = read(out / "heatmaps" / "ISIC_0000004.png").astype(int)
     assert np.abs(written - draw_heatmap(output, canvas, "DF")).max() <= 2
     for other in (True, "MEL"):
         with pytest.raises(NaevusError, match=r"other settings \(heatmaps\)"):
-            predict(sources, out, **wanted, heatmaps=other)
+            predict(sources, out, OutputOptions(heatmaps=other), **wanted)
     with pytest.raises(ConfigError, match="heatmaps of 'SCC': the bundle has no such class"):
-        predict(sources, tmp_path / "unknown", **wanted, heatmaps="SCC")
+        predict(sources, tmp_path / "unknown", OutputOptions(heatmaps="SCC"), **wanted)
     assert not (tmp_path / "unknown").exists()
 
 
@@ -310,13 +323,15 @@ def test_there_are_no_heatmaps_without_diagnoses(
 ) -> None:  # fmt: skip
     sources, out = find_images([images]).sources, tmp_path / "out"
     with pytest.raises(ConfigError, match="with the output 'cam'"):
-        predict(sources, out, segmenter=segmenter, classifier=classifier, heatmaps=True)
-    wanted: tuple[dict[str, Any], ...] = ({"heatmaps": True}, {"embeddings": True})
-    for asked in wanted:
+        predict(
+            sources, out, OutputOptions(heatmaps=True), segmenter=segmenter, classifier=classifier
+        )
+    for asked in (OutputOptions(heatmaps=True), OutputOptions(embeddings=True)):
         with pytest.raises(ConfigError, match="none is used here"):
-            predict(sources, out, segmenter=segmenter, **asked)
+            predict(sources, out, asked, segmenter=segmenter)
+        masks = replace(asked, only="masks")
         with pytest.raises(ConfigError, match="none is used here"):
-            predict(sources, out, segmenter=segmenter, classifier=explained, only="masks", **asked)
+            predict(sources, out, masks, segmenter=segmenter, classifier=explained)
     assert not out.exists()
 
 
@@ -332,8 +347,7 @@ def test_an_interrupted_job_resumes_with_the_same_result(
     wanted: dict[str, Any] = {
         "segmenter": segmenter,
         "classifier": explained,
-        "heatmaps": True,
-        "embeddings": True,
+        "outputs": OutputOptions(heatmaps=True, embeddings=True),
     }
     predict(sources, tmp_path / "whole", **wanted)
 
@@ -394,11 +408,13 @@ def test_a_damaged_part_is_predicted_again(
 ) -> None:
     sources = find_images([images]).sources
     out = tmp_path / "out"
-    predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
+    predict(sources, out, OutputOptions(embeddings=True), segmenter=segmenter, classifier=explained)
     before = contents(out)
     part = min((out / parts).glob("*.part"))
     part.write_bytes(part.read_bytes()[:100])
-    again = predict(sources, out, segmenter=segmenter, classifier=explained, embeddings=True)
+    again = predict(
+        sources, out, OutputOptions(embeddings=True), segmenter=segmenter, classifier=explained
+    )
     assert again.reused < COUNT
     assert contents(out) == before
 
@@ -442,7 +458,7 @@ def test_lost_or_changed_rows_are_predicted_again(
     wanted: dict[str, Any] = {
         "segmenter": segmenter,
         "classifier": explained,
-        "embeddings": True,
+        "outputs": OutputOptions(embeddings=True),
     }
     predict(sources, out, **wanted)
     before = contents(out)
@@ -460,7 +476,11 @@ def test_truncated_image_files_are_written_again(
     left: int,
 ) -> None:  # fmt: skip
     sources, out = find_images([images]).sources, tmp_path / "out"
-    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    wanted: dict[str, Any] = {
+        "segmenter": segmenter,
+        "classifier": explained,
+        "outputs": OutputOptions(heatmaps=True),
+    }
     predict(sources, out, **wanted)
     before = contents(out)
     cut = max((out / harmed).iterdir())
@@ -517,7 +537,11 @@ def test_deleted_image_files_are_written_again(
     tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter, gone: str
 ) -> None:
     sources, out = find_images([images]).sources, tmp_path / "out"
-    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    wanted: dict[str, Any] = {
+        "segmenter": segmenter,
+        "classifier": explained,
+        "outputs": OutputOptions(heatmaps=True),
+    }
     predict(sources, out, **wanted)
     before = contents(out)
     min((out / gone).iterdir()).unlink()
@@ -530,7 +554,11 @@ def test_files_of_an_image_that_fails_now_are_deleted(
     tmp_path: Path, images: Path, explained: Classifier, segmenter: Segmenter
 ) -> None:
     out = tmp_path / "out"
-    wanted: dict[str, Any] = {"segmenter": segmenter, "classifier": explained, "heatmaps": True}
+    wanted: dict[str, Any] = {
+        "segmenter": segmenter,
+        "classifier": explained,
+        "outputs": OutputOptions(heatmaps=True),
+    }
     predict(find_images([images]).sources, out, **wanted)
     (images / "ISIC_0000005.png").write_bytes(b"")
     predict(find_images([images]).sources, out, **wanted)
@@ -542,7 +570,7 @@ def test_a_changed_image_is_predicted_again(
     tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier
 ) -> None:
     out = tmp_path / "out"
-    wanted: dict[str, Any] = {"classifier": explained, "embeddings": True}
+    wanted: dict[str, Any] = {"classifier": explained, "outputs": OutputOptions(embeddings=True)}
     predict(find_images([images]).sources, out, segmenter=segmenter, **wanted)
     draw(images / "ISIC_0000005.png", 99)
     draw(images / "ISIC_0000009.png", 9)
@@ -633,7 +661,7 @@ def test_other_settings_or_images_need_another_folder(
     with pytest.raises(NaevusError, match=r"other settings \(segmenter\).*another --out"):
         predict(sources, out, segmenter=flipped, classifier=classifier)
     with pytest.raises(NaevusError, match="other settings"):
-        predict(sources, out, segmenter=segmenter, only="masks")
+        predict(sources, out, OutputOptions(only="masks"), segmenter=segmenter)
     with pytest.raises(NaevusError, match="other images, such as ISIC_0000006"):
         predict(sources[:-1], out, segmenter=segmenter, classifier=classifier)
     assert contents(out) == before
@@ -658,7 +686,9 @@ def test_unreadable_images_are_listed_and_the_others_predicted(
     (images / "aaa.jpg").write_bytes(b"no image")
     sources = [*find_images([images]).sources, ImageFiles("zzz", images / "absent.jpg")]
     out = tmp_path / "out"
-    result = predict(sources, out, segmenter=segmenter, classifier=classifier, submission=True)
+    result = predict(
+        sources, out, OutputOptions(submission=True), segmenter=segmenter, classifier=classifier
+    )
     bad = ["ISIC_0000001", "ISIC_0000003", "aaa", "zzz"]
     assert [failed.image_id for failed in result.failed] == bad
     assert result.predicted == COUNT - 2
@@ -699,9 +729,21 @@ def test_masks_alone_and_crops_alone(
     tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
 ) -> None:
     sources = find_images([images]).sources
-    predict(sources, tmp_path / "m", segmenter=segmenter, classifier=classifier, only="masks")
-    predict(sources, tmp_path / "c", segmenter=segmenter, classifier=classifier, only="crops")
-    predict(sources, tmp_path / "d", segmenter=segmenter, only="crops")
+    predict(
+        sources,
+        tmp_path / "m",
+        OutputOptions(only="masks"),
+        segmenter=segmenter,
+        classifier=classifier,
+    )
+    predict(
+        sources,
+        tmp_path / "c",
+        OutputOptions(only="crops"),
+        segmenter=segmenter,
+        classifier=classifier,
+    )
+    predict(sources, tmp_path / "d", OutputOptions(only="crops"), segmenter=segmenter)
     names = {out: {path.name for path in (tmp_path / out).iterdir()} for out in "mcd"}
     tables = {"predictions.csv", "predictions.parquet"}
     common = {".ids.csv", ".lock", ".parts", "predict.json", *tables}
@@ -713,9 +755,9 @@ def test_masks_alone_and_crops_alone(
     assert table["predicted_balanced"].isna().all()
     assert (table["lesion_area"] > 0.1).all()
     with pytest.raises(ConfigError, match="segmentation bundle"):
-        predict(sources, tmp_path / "e", classifier=classifier, only="crops")
+        predict(sources, tmp_path / "e", OutputOptions(only="crops"), classifier=classifier)
     with pytest.raises(ConfigError, match="segmentation bundle"):
-        predict(sources, tmp_path / "e", only="masks")
+        predict(sources, tmp_path / "e", OutputOptions(only="masks"))
 
 
 def test_row_groups_are_merged(
@@ -821,7 +863,13 @@ def test_a_file_added_later_changes_no_id(
 
     def run() -> dict[str, str]:
         found = find_images([photos], without=out, kept=kept_ids(out))
-        predict(found.sources, out, segmenter=segmenter, classifier=classifier, submission=True)
+        predict(
+            found.sources,
+            out,
+            OutputOptions(submission=True),
+            segmenter=segmenter,
+            classifier=classifier,
+        )
         table = pd.read_parquet(out / "predictions.parquet")
         ids = table["image_id"].tolist()
         assert sorted(path.stem for path in (out / "crops").iterdir()) == ids
@@ -876,9 +924,9 @@ def test_names_that_cannot_be_ids_are_listed(
     result = predict(
         found.sources,
         out,
+        OutputOptions(submission=True),
         segmenter=segmenter,
         classifier=classifier,
-        submission=True,
         unusable=found.failed,
     )
     assert (result.predicted, len(result.failed)) == (COUNT + 5, len(bad) + 1)

@@ -19,6 +19,8 @@ from naevus.errors import BundleError, ConfigError, NaevusError, RunError
 from naevus.images.read import write_png
 from naevus.inference import gather as gathering
 from naevus.inference.gather import gather_predictions
+from naevus.inference.options import OutputOptions
+from naevus.inference.predictor import load
 from naevus.runs.gather import RECORD as GATHERED
 from naevus.runs.predictions import SETTINGS
 from naevus.runs.shards import RECORD
@@ -107,6 +109,19 @@ def test_shards_joined_are_what_one_process_writes(made: Path, tmp_path: Path) -
     )
     result = call(report, tmp_path / "out")
     assert result.exit_code == 0, result.output
+
+
+def test_python_predicts_shards_too(made: Path, tmp_path: Path) -> None:
+    bundles, outputs = [made / "s", made / "c"], OutputOptions(batch_size=2, crops=False)
+    predictor = load(bundles, engine="openvino", precision="fp32", threads=1)
+    predictor.to_folder(made / "images", tmp_path / "whole", outputs)
+    shards = [tmp_path / f"{number}" for number in range(1, SHARDS + 1)]
+    for number, folder in enumerate(shards, 1):
+        shard = f"{number}/{SHARDS}"
+        predictor.to_folder(made / "images", folder, outputs, shard=shard)
+    result = gather_predictions(shards, tmp_path / "out")
+    assert (result.predicted, len(result.failed)) == (COUNT - 1, 1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_each_image_is_in_one_shard_and_no_shard_has_lesions_of_its_own(made: Path) -> None:

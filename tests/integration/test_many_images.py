@@ -23,6 +23,7 @@ from naevus.images.maskfile import read_mask
 from naevus.images.read import write_png
 from naevus.inference import batch
 from naevus.inference.classifier import Classifier
+from naevus.inference.options import OutputOptions
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.io.files import nested, stored
@@ -91,14 +92,15 @@ def test_what_is_left_out_changes_no_prediction(
 ) -> None:  # fmt: skip
     sources = find_images([photos]).sources
     batch.predict(sources, tmp_path / "all", **networks)
-    result = batch.predict(sources, tmp_path / "out", **networks, **options)
+    outputs = OutputOptions(**options)
+    result = batch.predict(sources, tmp_path / "out", outputs, **networks)
     assert {name.partition("/")[0] for name in pngs(tmp_path / "out")} == folders
     assert {path.name for path in result.files if path.is_dir()} == folders
     whole, fewer = (
         pd.read_parquet(tmp_path / out / "predictions.parquet") for out in ("all", "out")
     )
     pd.testing.assert_frame_equal(fewer, whole)
-    again = batch.predict(sources, tmp_path / "out", **networks, **options)
+    again = batch.predict(sources, tmp_path / "out", outputs, **networks)
     assert again.reused == 6
 
 
@@ -107,7 +109,9 @@ def test_a_segmenter_alone_may_write_its_table_only(
 ) -> None:
     segmenter = networks["segmenter"]
     sources = find_images([photos]).sources
-    batch.predict(sources, tmp_path / "out", segmenter=segmenter, masks=False, crops=False)
+    batch.predict(
+        sources, tmp_path / "out", OutputOptions(masks=False, crops=False), segmenter=segmenter
+    )
     assert pngs(tmp_path / "out") == set()
     assert (pd.read_parquet(tmp_path / "out" / "predictions.parquet")["lesion_area"] > 0).all()
 
@@ -115,26 +119,32 @@ def test_a_segmenter_alone_may_write_its_table_only(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"only": "masks", "crops": False}, "no crops: has no effect where only masks"),
-        ({"only": "crops", "masks": False}, "no masks: has no effect where only crops"),
-        ({"only": "masks", "masks": False}, "no masks: has no effect"),
-        ({"segmenter": None, "masks": False}, "no bundle here segments"),
+        ({"only": "masks", "crops": False}, "no crops .*: has no effect where only masks"),
+        ({"only": "crops", "masks": False}, "no masks .*: has no effect where only crops"),
+        ({"only": "masks", "masks": False}, "no masks .*: has no effect"),
         ({"batch_size": 0}, "a batch of 0 images"),
     ],
 )
-def test_options_that_do_not_count_are_refused(
-    tmp_path: Path, photos: Path, networks: dict[str, Any], options: dict[str, Any], problem: str
-) -> None:
+def test_options_that_do_not_count_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        batch.predict(find_images([photos]).sources, tmp_path / "out", **{**networks, **options})
+        OutputOptions(**options)
+
+
+def test_leaving_out_masks_has_no_effect_without_a_segmenter(
+    tmp_path: Path, photos: Path, networks: dict[str, Any]
+) -> None:
+    networks = {**networks, "segmenter": None}
+    sources, outputs = find_images([photos]).sources, OutputOptions(masks=False)
+    with pytest.raises(ConfigError, match="no bundle here segments"):
+        batch.predict(sources, tmp_path / "out", outputs, **networks)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--only", "masks", "--no-crops"), "--no-crops does not go with --only masks"),
-        (("--only", "crops", "--no-masks"), "--no-masks does not go with --only crops"),
+        (("--only", "masks", "--no-crops"), "(--no-crops): has no effect where only masks"),
+        (("--only", "crops", "--no-masks"), "(--no-masks): has no effect where only crops"),
         (("--split", "test", "--ids", "path"), "--ids does not apply to the split"),
         (("--split", "test", "--input-list", "l.txt"), "--input-list does not apply"),
     ],
@@ -157,8 +167,8 @@ def test_nested_files_have_the_bytes_of_flat_ones(
     sources = find_images([photos]).sources
     assert [each.image_id for each in sources[:2]] == ["left__p0", "left__p1"]
     flat, deep = tmp_path / "flat", tmp_path / "deep"
-    batch.predict(sources, flat, **networks, heatmaps=True)
-    batch.predict(sources, deep, **networks, heatmaps=True, nested=True)
+    batch.predict(sources, flat, OutputOptions(heatmaps=True), **networks)
+    batch.predict(sources, deep, OutputOptions(heatmaps=True, nested=True), **networks)
     place = hashlib.sha256(b"left__p1").hexdigest()[:2]
     assert f"masks/{place}/left__p1_segmentation.png" in pngs(deep)
     assert f"crops/{place}/left__p1.png" in pngs(deep)
@@ -176,7 +186,11 @@ def test_a_nested_job_resumes_repairs_and_tidies_up(
 ) -> None:
     out = tmp_path / "out"
     work = partial(
-        batch.predict, find_images([photos]).sources, out, **networks, nested=True, batch_size=2
+        batch.predict,
+        find_images([photos]).sources,
+        out,
+        OutputOptions(nested=True, batch_size=2),
+        **networks,
     )
     work()
     before = pngs(out)
@@ -191,7 +205,7 @@ def test_a_nested_job_resumes_repairs_and_tidies_up(
     assert [each.image_id for each in work().failed] == ["right__p2"]
     assert pngs(out) == {name for name in before if "right__p2" not in name}
     with pytest.raises(NaevusError, match=r"other settings \(nested\)"):
-        batch.predict(find_images([photos]).sources, out, **networks, batch_size=2)
+        batch.predict(find_images([photos]).sources, out, OutputOptions(batch_size=2), **networks)
 
 
 def test_every_reader_finds_nested_masks(tmp_path: Path, synthetic_images: Path) -> None:
@@ -202,7 +216,7 @@ def test_every_reader_finds_nested_masks(tmp_path: Path, synthetic_images: Path)
     rows = [row for row in dataset.rows() if row.path is not None and row.path.parent == folder]
     scores = {}
     for name, deep in (("flat", False), ("deep", True)):
-        predictor.to_folder(folder, tmp_path / name, nested=deep)
+        predictor.to_folder(folder, tmp_path / name, OutputOptions(nested=deep))
         results = results_of_predictions(tmp_path / name, dataset, allow_missing=True)
         scores[name] = str(evaluate_results(results).segmentation)
         assert results.mask_scores is not None
@@ -241,7 +255,7 @@ def test_the_size_of_a_batch_changes_last_digits_at_most(
     batch.predict(sources, tmp_path / "usual", **networks)
     seen: list[int] = []
     batch.predict(
-        sources, tmp_path / "out", **networks, batch_size=size,
+        sources, tmp_path / "out", OutputOptions(batch_size=size), **networks,
         progress=lambda done, _: seen.append(done),
     )  # fmt: skip
     assert seen == [0, *range(size, 6, size), 6]

@@ -27,6 +27,7 @@ from naevus.images.read import read, write_png
 from naevus.inference import batch, predictor
 from naevus.inference.lesions import lesions_schema
 from naevus.inference.networks import open_networks
+from naevus.inference.options import OutputOptions
 from naevus.inference.prediction import NOTICE, Prediction
 from naevus.io.files import sha256
 from naevus.types import FLAGS, FailedImage
@@ -459,14 +460,16 @@ def test_errors_and_taxonomies_import_no_array_library() -> None:
 def test_a_table_of_predictions_equals_the_written_one(
     tmp_path: Path, folder: Path, loaded: Predictor, files: list[Path]
 ) -> None:
-    result = loaded.to_folder(folder / "images", tmp_path / "out", heatmaps=True)
+    result = loaded.to_folder(folder / "images", tmp_path / "out", OutputOptions(heatmaps=True))
     assert (result.predicted, result.failed) == (5, ())
     assert str(result).splitlines()[:2] == ["5 images predicted, 0 failed", str(result.table)]
     written = pd.read_parquet(result.table)
     assert (written["bundle_sha256"] == sha256(folder / "bundle" / "bundle.json")).all()
     table = naevus.to_frame(loaded(files))
     pd.testing.assert_frame_equal(table, written.drop(columns="bundle_sha256"))
-    again = loaded.to_folder([str(folder / "images")], str(tmp_path / "out"), heatmaps=True)
+    again = loaded.to_folder(
+        [str(folder / "images")], str(tmp_path / "out"), OutputOptions(heatmaps=True)
+    )
     assert again.reused == 5
     one = loaded(files[1]).to_frame()
     pd.testing.assert_frame_equal(one, table.iloc[[1]].reset_index(drop=True))

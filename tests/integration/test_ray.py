@@ -24,7 +24,7 @@ from naevus.images.read import Limits, write_png
 from naevus.inference import ray as on_ray
 from naevus.inference.backends import Done, Here, Todo
 from naevus.inference.classifier import Classifier
-from naevus.inference.options import prediction_options_of
+from naevus.inference.options import OutputOptions, prediction_options_of
 from naevus.inference.segmenter import Segmenter
 from naevus.io.stores import Store
 from naevus.runs.predictions import PredictionsFolder, key_of
@@ -85,9 +85,7 @@ def claimed(root: Path, out: Path) -> tuple[PredictionsFolder, Any]:
     options = prediction_options_of(
         Segmenter(Bundle.read(root / "s"), threads=1),
         Classifier(Bundle.read(root / "c"), threads=1),
-        heatmaps=True,
-        embeddings=True,
-        batch_size=2,
+        OutputOptions(heatmaps=True, embeddings=True, batch_size=2),
     )
     folder = PredictionsFolder(out)
     folder.create()

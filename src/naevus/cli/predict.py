@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from naevus.cli.console import console, errors, reporter
+from naevus.cli.console import errors, reporter
 from naevus.cli.options import (
     COMPUTING,
     IMAGES,
@@ -27,20 +28,17 @@ from naevus.cli.options import (
     Threads,
     Tta,
 )
-from naevus.cli.summary import report_job
+from naevus.cli.summary import report_job, report_names
 from naevus.errors import ConfigError
 from naevus.io.parallel import BATCH
 from naevus.io.stores import url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
-    from naevus.bundles.bundle import Bundle
-    from naevus.cli.options import ImageType, SplitName
-    from naevus.datasets.dataset import Dataset
     from naevus.datasets.patient_table import PatientTable
-    from naevus.datasets.sources import Found
-    from naevus.images.preprocess import ImageFiles
+    from naevus.datasets.selection import Selection
     from naevus.inference.backends import Backend
     from naevus.inference.classifier import Classifier
     from naevus.runs.shards import Shard
@@ -277,35 +275,40 @@ def predict(
 
     Research use only, never a diagnosis.
     """
+    from naevus.datasets.selection import Selection
     from naevus.inference.engines import streams_for
-    from naevus.inference.networks import open_networks
+    from naevus.inference.networks import find_job_bundles, open_networks
+    from naevus.inference.options import OutputOptions
     from naevus.io.parallel import cpu_count
     from naevus.runs.predictions import PredictionsFolder
     from naevus.runs.shards import Shard
 
+    selection = Selection(
+        images or [], input_list, ids, split, part, image_type, limit, lesions, group_by
+    )
+    outputs = OutputOptions(
+        only,
+        masks=not no_masks,
+        crops=not no_crops,
+        heatmaps=heatmaps if heatmaps_of is None else heatmaps_of,
+        embeddings=embeddings,
+        nested=nested,
+        xlsx=xlsx,
+        submission=submission,
+        decision=decision,
+        batch_size=batch_size,
+    )
     one = None if shard is None else Shard.parse(shard)
-    _check_inputs(images, input_list, split, ids)
-    _check_split(split, part, image_type)
-    images = images or []
-    _check_stores(images, out, backend, address, whole=not (split or input_list))
-    _check_files(only, no_masks=no_masks, no_crops=no_crops)
+    _check_stores(selection, out, backend, address)
+    _check_diagnoses(only, prevalence=prevalence, lesions=lesions, group_by=group_by)
     patients = _metadata(metadata, mm_per_pixel, only)
-    _check_diagnoses(only, prevalence=prevalence)
-    _check_lesions(lesions, group_by, only)
-    without = out
-    if out is None:
-        out = _place([*images, *filter(None, [input_list])], one)
-        inside = any(PREDICTIONS.resolve() in (each.resolve() / "_").parents for each in images)
-        without = out if inside else PREDICTIONS
+    out, without = _places(selection, one) if out is None else (out, out)
     url = url_of(out)
-    with _output(out, backend, address, threads) as (out, ray):
-        wanted = _wanted(
-            images, input_list, split, part, image_type, ids, without, out, limit, lesions, group_by
-        )
+    with _output(out, backend, address, threads) as (out, where):
+        selected = selection.find(out, without, reporter)
         _import_meanwhile("pandas", "naevus.inference.batch")
-        free = engine is None and precision is None
         networks = open_networks(
-            _bundles(bundle, no_attributes=no_attributes),
+            find_job_bundles(bundle or None, attributes=not no_attributes),
             diagnose=only != "masks",
             attributes=not no_attributes and only != "crops",
             prevalence=prevalence,
@@ -313,8 +316,8 @@ def predict(
             engine=engine,
             threads=threads,
             precision=precision,
-            streams=streams_for(len(wanted.sources), threads or cpu_count()),
-            choice=PredictionsFolder(out).choice() if free else None,
+            streams=streams_for(len(selected.sources), threads or cpu_count()),
+            choice=None if engine or precision else PredictionsFolder(out).choice(),
             report=errors.print,
         )
         if (lesions or group_by) and networks.classifier is None:
@@ -323,118 +326,37 @@ def predict(
                 f"{option} has no effect: no bundle here classifies",
                 "leave it out, or add a classification bundle",
             )
-        challenge = only is None and _is_challenge(wanted.layouts, networks.classifier)
+        if only is None and _is_challenge(selected.layouts, networks.classifier):
+            outputs = replace(outputs, submission=True)
         from naevus.inference import batch
 
-        with reporter.progress("predicting images", len(wanted.sources)) as move:
+        with reporter.progress("predicting images", len(selected.sources)) as move:
             result = batch.predict(
-                wanted.sources,
+                selected.sources,
                 out,
+                outputs,
                 segmenter=networks.segmenter,
                 classifier=networks.classifier,
-                submission=submission or challenge,
-                decision=decision,
-                xlsx=xlsx,
-                only=only,
-                heatmaps=heatmaps if heatmaps_of is None else heatmaps_of,
-                embeddings=embeddings,
-                masks=not no_masks,
-                crops=not no_crops,
-                nested=nested,
-                batch_size=batch_size,
                 metadata=patients,
                 threads=threads,
-                unusable=wanted.found.failed,
-                lesions=wanted.lesions,
+                unusable=selected.found.failed,
+                lesions=selected.lesions,
                 shard=one,
-                backend=ray,
+                backend=where,
                 progress=move,
             )
         report_job(result, url)
-    _report_names(wanted.found)
+    report_names(selected.found)
     if result.failed:
         raise typer.Exit(_FINDINGS)
 
 
-class _Wanted(NamedTuple):
-    """The images to predict, their lesions as far as known, and the layouts they come from."""
-
-    found: Found
-    sources: list[ImageFiles]
-    lesions: dict[str, str]
-    layouts: list[str]
-
-
-def _wanted(
-    images: Sequence[Path],
-    input_list: Path | None,
-    split: SplitName | None,
-    part: str | None,
-    image_type: ImageType,
-    ids: Literal["name", "path"],
-    without: Path | None,
-    out: Path,
-    limit: int | None,
-    lesions: Path | None,
-    group_by: str | None,
-) -> _Wanted:
-    """Find the images to predict."""
-    from naevus.datasets import sources as inputs
-    from naevus.datasets.layouts import report_types
-    from naevus.io.stores import Store
-
-    known: dict[str, str] = {}
-    layouts: list[str] = []
-
-    def on_dataset(dataset: Dataset) -> None:
-        report_types(dataset, image_type, reporter)
-        known.update(dataset.lesions())
-        layouts.append(dataset.layout)
-
-    kept = inputs.kept_ids(out)
-    stores = [Store.of(url) for url in map(url_of, images) if url is not None]
-    if stores:
-        found = inputs.remote_images(stores, kept)
-    elif split is not None:
-        kind = image_type
-        found = inputs.Found(
-            inputs.images_of_split(images, split, part, image_type=kind, on_dataset=on_dataset)
-        )
-    else:
-        listed = [] if input_list is None else inputs.paths_in_list(input_list)
-        found = inputs.find_images(images, listed=listed, without=without, kept=kept, ids=ids)
-    sources = _first(found.sources, limit)
-    if lesions is not None:
-        known = inputs.lesions_in(lesions, sources)
-    elif group_by is not None:
-        known = inputs.lesions_by_folder(sources)
-    return _Wanted(found, sources, known, layouts)
-
-
-def _check_split(split: str | None, part: str | None, image_type: str) -> None:
-    """Check that options about a split have one."""
-    if part is not None and split is None:
-        raise ConfigError("--part selects part of a split", "name the split with --split")
-    if image_type != "auto" and split is None:
-        raise ConfigError(
-            "--image-type applies to the split of a data set", "name the split with --split"
-        )
-
-
 def _check_stores(
-    images: Sequence[Path], out: Path | None, backend: str, address: str | None, *, whole: bool
+    selection: Selection, out: Path | None, backend: str, address: str | None
 ) -> None:
-    """Check that options fit images and an output in remote stores.
-
-    Args:
-        images: The images.
-        out: The output.
-        backend: Where to predict.
-        address: The cluster.
-        whole: Whether all images are named as arguments, without a list or a split.
-    """
-    found = {each: url for each in images if (url := url_of(each)) is not None}
-    remote = [*found.values(), *filter(None, [out and url_of(out)])]
+    """Check that options fit images and an output in remote stores."""
+    found = [url for url in map(url_of, selection.images) if url is not None]
+    remote = [*found, *filter(None, [out and url_of(out)])]
     if backend == "here" and remote:
         raise ConfigError(
             f"{remote[0]} is not a place on this machine",
@@ -442,43 +364,23 @@ def _check_stores(
         )
     if backend == "here" and address is not None:
         raise ConfigError("--address names a cluster of Ray", "add --backend ray")
-    if found and (len(found) < len(images) or not whole):
+    alone = selection.split is None and selection.input_list is None
+    if found and not (alone and len(found) == len(selection.images)):
         raise ConfigError(
             f"{remote[0]} is in a store, and other images are not",
             "predict them one after the other, without --split and --input-list",
         )
 
 
-@contextmanager
 def _output(
     out: Path, backend: str, address: str | None, threads: int | None
-) -> Iterator[tuple[Path, Backend | None]]:
-    """Yield the folder to write to, and where to predict; then write the tables to a store."""
+) -> AbstractContextManager[tuple[Path, Backend | None]]:
+    """Return the folder to write to, and where to predict; with Ray, OUT may be an address."""
     if backend == "here":
-        yield out, None
-        return
-    from naevus.inference.ray import RayBackend, remote_folder
-    from naevus.io.stores import Store
+        return nullcontext((out, None))
+    from naevus.inference.ray import ray_output
 
-    url = url_of(out)
-    store = None if url is None else Store.of(url)
-    ray = RayBackend(address, threads=threads or 1, store=store)
-    if store is None:
-        yield out, ray
-        return
-    with remote_folder(store) as folder:
-        yield folder, ray
-
-
-def _bundles(paths: Sequence[Path] | None, *, no_attributes: bool) -> list[Bundle]:
-    """Read the bundles of a job, the built-in one by default."""
-    from naevus.bundles.bundle import builtin, find_bundles
-    from naevus.inference.networks import require_attributes
-
-    bundles = find_bundles(paths or [builtin()])
-    if no_attributes:
-        require_attributes(bundles)
-    return bundles
+    return ray_output(out, address, threads)
 
 
 def _is_challenge(layouts: Sequence[str], classifier: Classifier | None) -> bool:
@@ -499,33 +401,14 @@ def _metadata(
     return table if mm_per_pixel is None else with_scale(table, mm_per_pixel)
 
 
-def _check_diagnoses(only: str | None, **options: Path | None) -> None:
+def _check_diagnoses(only: str | None, **options: object) -> None:
     """Check that options about diagnoses have an effect."""
     for name, value in options.items():
         if only is not None and value is not None:
             raise ConfigError(
-                f"--{name} has no effect: --only {only} predicts no diagnoses",
+                f"--{name.replace('_', '-')} has no effect: --only {only} predicts no diagnoses",
                 "leave out one of them",
             )
-
-
-def _check_lesions(lesions: Path | None, group_by: str | None, only: str | None) -> None:
-    """Check that options about lesions have an effect."""
-    if lesions is not None and group_by is not None:
-        raise ConfigError("--lesions and --group-by both name lesions", "leave out one of them")
-    if only is not None and (lesions is not None or group_by is not None):
-        raise ConfigError(
-            f"{'--lesions' if lesions is not None else '--group-by'} has no effect: --only {only} "
-            "predicts no diagnoses",
-            "leave out one of them",
-        )
-
-
-def _first(sources: list[ImageFiles], limit: int | None) -> list[ImageFiles]:
-    """Return the first images, and report if there are more."""
-    if limit is not None and limit < len(sources):
-        reporter.warning(f"the first {limit:,} of {len(sources):,} images are predicted", "limited")
-    return sources[:limit]
 
 
 def _import_meanwhile(*names: str) -> None:
@@ -537,59 +420,13 @@ def _import_meanwhile(*names: str) -> None:
         Thread(target=import_module, args=(name,)).start()
 
 
-def _check_inputs(
-    images: list[Path] | None, input_list: Path | None, split: str | None, ids: str
-) -> None:
-    """Check that images are named, and that options about their names have an effect."""
-    if not images and input_list is None:
-        raise ConfigError("no images are named", "name IMAGES, or a list with --input-list")
-    if split is not None and (input_list is not None or ids != "name"):
-        raise ConfigError(
-            f"{'--ids' if input_list is None else '--input-list'} does not apply to the split of a "
-            "data set, which has its own ids",
-            "leave out one of them",
-        )
-
-
-def _check_files(only: str | None, *, no_masks: bool, no_crops: bool) -> None:
-    """Check that options about files have an effect."""
-    if only is not None and (no_masks or no_crops):
-        raise ConfigError(
-            f"{'--no-masks' if no_masks else '--no-crops'} does not go with --only {only}, which "
-            "writes nothing else",
-            "leave out one of them",
-        )
-
-
-def _place(inputs: Sequence[Path], shard: Shard | None) -> Path:
-    """Return the default output folder, named after the first input."""
-    url = url_of(inputs[0])
-    first = inputs[0].resolve() if url is None else Path(url.partition("://")[2])
+def _places(selection: Selection, shard: Shard | None) -> tuple[Path, Path]:
+    """Return the default output folder, and the folder whose images are left out."""
+    first, *_ = [*selection.images, *filter(None, [selection.input_list])]
+    url = url_of(first)
+    first = first.resolve() if url is None else Path(url.partition("://")[2])
     name = first.name if first.is_dir() else first.stem
-    return PREDICTIONS / (name if shard is None else f"{name}-{shard.number}-of-{shard.of}")
-
-
-def _report_names(found: Found) -> None:
-    """Report skipped files, and ids that differ from file names or need care."""
-    from naevus.io.files import FORMULAS
-
-    if found.renamed:
-        console.print(
-            f"{len(found.renamed)} ids include a folder, suffix or number because other files have "
-            f"the same name: {_some(found.renamed)}",
-            soft_wrap=True,
-        )
-    formulas = [each.image_id for each in found.sources if each.image_id.startswith(FORMULAS)]
-    if formulas:
-        console.print(
-            f"{len(formulas)} ids begin with = + - or @, which spreadsheets treat as formulas: "
-            f"predictions.csv has an apostrophe before them: {_some(formulas)}",
-            soft_wrap=True,
-        )
-    if found.left_out:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
-        console.print(f"skipped, not images: {kinds}", soft_wrap=True)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" and so on" if len(names) > 3 else "")
+    out = PREDICTIONS / (name if shard is None else f"{name}-{shard.number}-of-{shard.of}")
+    all_outputs = PREDICTIONS.resolve()
+    inside = any(all_outputs in (each.resolve() / "_").parents for each in selection.images)
+    return out, out if inside else PREDICTIONS

@@ -1,10 +1,11 @@
-"""Print what a job predicted: the first rows, the counts and the written files."""
+"""Print what a job predicted: the first rows, the counts, the written files and odd names."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from naevus.cli.console import console
+from naevus.io.files import FORMULAS
 from naevus.io.words import counted
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from naevus.datasets.sources import Found
     from naevus.inference.batch import BatchResult
     from naevus.inference.prediction import Prediction
 
@@ -59,6 +61,30 @@ def report_job(result: BatchResult, at: str | None = None) -> None:
         console.print(_summary(result))
     for line in () if at is not None else _next_steps(result):
         console.print(line, soft_wrap=True)
+
+
+def report_names(found: Found) -> None:
+    """Print skipped files, and ids that differ from file names or need care."""
+    if found.renamed:
+        console.print(
+            f"{len(found.renamed)} ids include a folder, suffix or number because other files have "
+            f"the same name: {_some(found.renamed)}",
+            soft_wrap=True,
+        )
+    formulas = [each.image_id for each in found.sources if each.image_id.startswith(FORMULAS)]
+    if formulas:
+        console.print(
+            f"{len(formulas)} ids begin with = + - or @, which spreadsheets treat as formulas: "
+            f"predictions.csv has an apostrophe before them: {_some(formulas)}",
+            soft_wrap=True,
+        )
+    if found.left_out:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
+        console.print(f"skipped, not images: {kinds}", soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" and so on" if len(names) > 3 else "")
 
 
 def _next_steps(result: BatchResult) -> list[str]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections import Counter
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, cast
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -138,43 +136,6 @@ class Found(NamedTuple):
 IdKind = Literal["name", "path"]
 """What images are called by: their file's name, or their path below the working directory."""
 
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
-
-
-def paths_in_list(path: Path) -> list[Path]:
-    """Return the paths in a text file, one a line.
-
-    Blank lines and lines that begin with ``#`` are skipped. Relative paths are relative to the
-    working directory, so that parts of a list mean the same wherever they are. ``file://`` is
-    accepted.
-
-    Raises:
-        DataError: The file cannot be read or names no path, or a line has another scheme.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", "name a text file") from error
-    if b"\0" in content:
-        raise DataError(f"{path}: is not text in UTF-8", "write one path a line, in UTF-8")
-    found = []
-    text = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf"))
-    for number, line in enumerate(text.split("\n"), 1):
-        given = line.strip()
-        if not given or given.startswith("#"):
-            continue
-        scheme = _SCHEME.match(given)
-        if scheme is not None and scheme[0].lower() != "file":
-            raise DataError(
-                f"{path}, line {number}: {printable(given)} is no file, and {scheme[0]}:// is not "
-                "supported",
-                "mount or copy the images and list their paths",
-            )
-        found.append(Path(given if scheme is None else unquote(urlsplit(given).path)))
-    if not found:
-        raise DataError(f"{path}: lists no path", "write one path a line")
-    return found
-
 
 def find_images(
     paths: Iterable[Path],
@@ -210,11 +171,11 @@ def find_images(
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - unlike Path's it bears any name
             listing = images_below(path, without=without)
-            files |= {_absolute(file): file for file in listing.files}
+            files |= {full_path(file): file for file in listing.files}
             failed += [_failed(*each) for each in listing.unlisted]
             left_out += listing.left_out
         elif os.path.exists(path):  # noqa: PTH110
-            files[_absolute(path)] = path
+            files[full_path(path)] = path
         elif path in allowed:
             failed.append(_failed(path, "does not exist"))
         else:
@@ -330,69 +291,6 @@ def images_of_split(
     return unique(found)
 
 
-def lesions_by_folder(sources: Sequence[ImageFiles]) -> dict[str, str]:
-    """Return the lesion of each image, by id: the images of one folder show one lesion.
-
-    A lesion is named like its folder below the folder that contains all of them.
-
-    Examples:
-        >>> files = ("in/arm/1.jpg", "in/arm/2.jpg", "in/leg/3.jpg")
-        >>> lesions_by_folder([ImageFiles(Path(name).stem, Path(name)) for name in files])
-        {'1': 'arm', '2': 'arm', '3': 'leg'}
-    """
-    folders = {source.image_id: PurePath(_absolute(source.path)).parent for source in sources}
-    try:
-        base = os.path.commonpath({folder.parent for folder in folders.values()})
-    except ValueError:  # on several drives
-        return {image_id: folder.as_posix() for image_id, folder in folders.items()}
-    return {image_id: folder.relative_to(base).as_posix() for image_id, folder in folders.items()}
-
-
-def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
-    """Return the lesion of each image that a table knows, by id.
-
-    Args:
-        path: A table with a column of lesions and one of image ids (or file names), or of paths as
-            in a manifest.
-        sources: The images; rows of other images are ignored.
-
-    Raises:
-        DataError: A column is missing, an image is in two lesions, or the table has none of the
-            images.
-    """
-    from naevus.io.formats import known_columns, read_table  # noqa: PLC0415 (brings pandas)
-
-    table = read_table(path)
-    columns = known_columns(table)
-    if "lesion_id" not in columns:
-        raise DataError(f"{path}: has no column lesion_id", "name the column of the lesions so")
-    if not {"image_id", "path"} & columns.keys():
-        raise DataError(f"{path}: has no column image_id", "name the column of the images so")
-    by_id = "image_id" in columns
-    ids = {_absolute(source.path): source.image_id for source in sources}
-    names = {source.image_id for source in sources}
-    found: dict[str, str] = {}
-    rows = table[[columns["image_id" if by_id else "path"], columns["lesion_id"]]].dropna()
-    for name, lesion in rows.itertuples(index=False):
-        image_id = name if by_id else ids.get(_absolute(path.parent / name))
-        if by_id and name not in names and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            image_id = PurePath(name).stem
-        if image_id not in names:
-            continue
-        other = found.setdefault(image_id, lesion)
-        if other != lesion:
-            raise DataError(
-                f"{path}: the image {image_id} is in two lesions, {other} and {lesion}",
-                "keep one of the two rows",
-            )
-    if not found:
-        raise DataError(
-            f"{path}: has none of the {len(names):,} images, such as {min(names)}",
-            "use image ids: file names without suffix",
-        )
-    return found
-
-
 def unique(sources: Iterable[ImageFiles]) -> list[ImageFiles]:
     """Return sources sorted by id; a file that occurs twice counts once.
 
@@ -433,7 +331,7 @@ def keep_ids(out: Path, sources: Sequence[ImageFiles]) -> None:
         NaevusError: Another job recorded different ids in the meantime.
     """
     before = kept_ids(out)
-    rows = [(source.image_id, _absolute(source.path)) for source in sources]
+    rows = [(source.image_id, full_path(source.path)) for source in sources]
     for image_id, path in rows:
         if before.get(path, image_id) != image_id:
             raise NaevusError(
@@ -499,7 +397,7 @@ def _path_ids(names: Sequence[str]) -> list[str]:
 def _base(paths: Sequence[Path]) -> str | None:
     """Return the folder that ids are relative to: the given one, or the common parent."""
     folders = [
-        _absolute(path if os.path.isdir(path) else path.parent)  # noqa: PTH112
+        full_path(path if os.path.isdir(path) else path.parent)  # noqa: PTH112
         for path in paths
     ]
     try:
@@ -512,5 +410,6 @@ def _below(path: str, base: str | None) -> PurePath:
     return PurePath(path) if base is None else PurePath(path).relative_to(base)
 
 
-def _absolute(path: Path) -> str:
-    return url_of(path) or os.path.abspath(path)  # noqa: PTH100 - as it is spelled, through links
+def full_path(path: Path) -> str:
+    """Return a path's address, or the path from the root as it is spelled, through links."""
+    return url_of(path) or os.path.abspath(path)  # noqa: PTH100

@@ -100,14 +100,14 @@ class Here:
 
 def file_kinds(prediction_options: PredictionOptions) -> tuple[str, ...]:
     """Return the kinds of files that are written for each image (`PredictionsFolder.place`)."""
-    segmenter, masks = prediction_options.segmenter, prediction_options.masks
+    segmenter, outputs = prediction_options.segmenter, prediction_options.outputs
     lesions = segmenter is not None and segmenter.segments_lesions
     attributes = () if segmenter is None else segmenter.attributes
     made = (
-        ("mask", masks and lesions),
-        *((f"attribute {name}", masks) for name in attributes),
-        ("crop", prediction_options.crops and bool(prediction_options.input_specs)),
-        ("heatmap", bool(prediction_options.heatmaps)),
+        ("mask", outputs.masks and lesions),
+        *((f"attribute {name}", outputs.masks) for name in attributes),
+        ("crop", outputs.crops and bool(prediction_options.input_specs)),
+        ("heatmap", bool(outputs.heatmaps)),
     )
     return tuple(kind for kind, wanted in made if wanted)
 
@@ -126,7 +126,7 @@ def write_parts(
         folder.forget(each.image_id)
     places = folder.places(file_kinds(prediction_options))
     sizes = folder.settle([row.image_id for row in rows], places)
-    if prediction_options.embeddings:
+    if prediction_options.outputs.embeddings:
         embeddings = {row.image_id: row.embedding for row in rows}
         write_embeddings(folder.embeddings_part(key), embeddings_schema(schema.about), embeddings)
     write_part(folder.part(key), schema, [row.to_row() for row in rows], failed, sizes)

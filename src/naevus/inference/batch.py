@@ -7,7 +7,7 @@ batch, and every job over the same images writes the same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from naevus import __version__
@@ -17,7 +17,7 @@ from naevus.images.read import Limits
 from naevus.inference.backends import Here, Todo, file_kinds
 from naevus.inference.inputs import counts_of
 from naevus.inference.lesions import write_lesions
-from naevus.inference.options import PredictionOptions, prediction_options_of
+from naevus.inference.options import OUTPUTS, PredictionOptions, prediction_options_of
 from naevus.inference.sheets import (
     check_tables,
     submitted,
@@ -26,7 +26,7 @@ from naevus.inference.sheets import (
     write_submission_of,
 )
 from naevus.io.files import lock
-from naevus.io.parallel import BATCH, batches
+from naevus.io.parallel import batches
 from naevus.io.words import counted
 from naevus.runs.prediction_tables import embeddings_schema, failed_in, join
 from naevus.runs.predictions import PredictionsFolder, key_of
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     from naevus.inference.backends import Backend
     from naevus.inference.classifier import Classifier
     from naevus.inference.lesions import LesionCounts
+    from naevus.inference.options import OutputOptions
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.prediction_tables import Schema
     from naevus.runs.shards import Shard
-    from naevus.types import Decision, FailedImage, Only
+    from naevus.types import FailedImage
 
 
 _LIMITS: Final = Limits()
@@ -104,19 +105,10 @@ class BatchResult:
 def predict(
     sources: Sequence[ImageFiles],
     out: Path,
+    outputs: OutputOptions = OUTPUTS,
     *,
     segmenter: Segmenter | None = None,
     classifier: Classifier | None = None,
-    submission: bool = False,
-    decision: Decision = "balanced",
-    xlsx: bool = False,
-    only: Only | None = None,
-    heatmaps: bool | str = False,
-    embeddings: bool = False,
-    masks: bool = True,
-    crops: bool = True,
-    nested: bool = False,
-    batch_size: int = BATCH,
     metadata: PatientTable | None = None,
     threads: int | None = None,
     limits: Limits = _LIMITS,
@@ -150,18 +142,9 @@ def predict(
     Args:
         sources: The images; see `naevus.datasets.sources`.
         out: The output folder.
+        outputs: What to write.
         segmenter: Segments the images.
         classifier: Classifies the images.
-        submission: Write the submission to ISIC 2018 Task 3.
-        decision: Which probabilities the submission contains.
-        xlsx: Write the table as a workbook, too.
-        only: Write only masks or only crops, without classification.
-        heatmaps: Write images with the heatmap of the predicted diagnosis; or a class: of that.
-        embeddings: Write the networks' embeddings.
-        masks: Write masks.
-        crops: Write crops.
-        nested: Write images into subfolders.
-        batch_size: Images per batch; it changes the last bits of the predictions.
         metadata: Data of the patients by image id, which change the odds of the diagnoses, and
             scales of the images, for sizes in millimetres.
         threads: Threads that decode and write; None: one per processor.
@@ -180,67 +163,53 @@ def predict(
         NaevusError: ``out`` has results of other settings or images or is in use, or the disk is
             full.
     """
-    prediction_options = prediction_options_of(
-        segmenter,
-        classifier,
-        only,
-        heatmaps=heatmaps,
-        embeddings=embeddings,
-        masks=masks,
-        crops=crops,
-        nested=nested,
-        batch_size=batch_size,
-        metadata=metadata,
-    )
-    taxonomy = submitted(classifier, only) if submission else None
+    options = prediction_options_of(segmenter, classifier, outputs, metadata)
+    taxonomy = submitted(classifier, outputs.only) if outputs.submission else None
     ordered = unique(sources)
-    check_tables(decision, len(ordered), submission=submission, xlsx=xlsx)
-    pieces = batches(ordered, batch_size)
+    check_tables(outputs, len(ordered))
+    pieces = batches(ordered, outputs.batch_size)
     if not lesions and metadata is not None:
         lesions = metadata.lesions_of(each.image_id for each in ordered)
     record = None
     if shard is not None:
         unusable = shard.part(sorted(unusable))
-        record = _record(shard, ordered, prediction_options, unusable, lesions)
-        record = replace(record, xlsx=xlsx, submission=decision if submission else None)
+        record = _record(shard, ordered, options, unusable, lesions)
         pieces = list(shard.part(pieces))
         ordered = [each for piece in pieces for each in piece]
     keys = [key_of(piece, limits) for piece in pieces]
-    folder = PredictionsFolder(out, nested)
+    folder = PredictionsFolder(out, outputs.nested)
     folder.create()
     with lock(folder.lock):
-        folder.claim(
-            prediction_options.settings() | ({} if shard is None else {"shard": f"{shard}"})
-        )
+        folder.claim(options.settings() | ({} if shard is None else {"shard": f"{shard}"}))
         folder.sweep()
         (out / RECORD).unlink(missing_ok=True)
         stale = folder.stale_parts(keys)
         folder.check_covered(stale, ordered)
         keep_ids(out, ordered)
         backend = backend or Here(threads)
-        places = folder.places(file_kinds(prediction_options)) if backend.keeps_files else []
+        places = folder.places(file_kinds(options)) if backend.keeps_files else []
         todo = [
             Todo(key, piece)
             for key, piece in zip(keys, pieces, strict=True)
             if not folder.is_done(
-                key, [each.image_id for each in piece], places, embeddings=embeddings
+                key, [each.image_id for each in piece], places, embeddings=outputs.embeddings
             )
         ]
         reused = done = len(ordered) - sum(len(each.images) for each in todo)
         if progress is not None:
             progress(done, len(ordered))
         kept: dict[str, str] = {}
-        for one in backend.predict(todo, folder, prediction_options, limits):
+        for one in backend.predict(todo, folder, options, limits):
             kept[one.key], done = one.part, done + one.images
             if progress is not None:
                 progress(done, len(ordered))
-        schema = prediction_options.schema()
+        schema = options.schema()
         predicted, failed, written = join_parts(
             folder,
             [folder.part(kept.get(key, key)) for key in keys],
             schema,
             unusable,
-            embeddings=embeddings,
+            embeddings=outputs.embeddings,
         )
         if predicted + len(failed) - len(unusable) != len(ordered):
             raise NaevusError(
@@ -248,10 +217,10 @@ def predict(
                 f"do not add up to {len(ordered)} images",
                 "run the command again; it repeats what has changed",
             )
-        written += write_sheets(folder, schema, xlsx=xlsx)
+        written += write_sheets(folder, schema, xlsx=outputs.xlsx)
         if record is None:
-            written += write_submission_of(folder, taxonomy, decision)
-        counts = _write_lesions(folder, prediction_options, {} if record else lesions, failed)
+            written += write_submission_of(folder, taxonomy, outputs.decision)
+        counts = _write_lesions(folder, options, {} if record else lesions, failed)
         written += [] if counts is None else folder.lesions
         folder.remove(stale)
         if record is not None:
@@ -265,11 +234,11 @@ def predict(
         predicted,
         reused,
         tuple(failed),
-        prediction_options.members(),
+        options.members(),
         tuple(written),
         counts,
         *tallies(folder),
-        _counts(prediction_options, [each.image_id for each in ordered]),
+        _counts(options, [each.image_id for each in ordered]),
         _scaled(metadata, [each.image_id for each in ordered]),
         shard,
     )
@@ -282,9 +251,9 @@ def _scaled(metadata: PatientTable | None, ids: Sequence[str]) -> int | None:
     return sum(metadata.mm_per_pixel(image_id) is not None for image_id in ids)
 
 
-def _counts(prediction_options: PredictionOptions, ids: Sequence[str]) -> PatientCounts | None:
+def _counts(options: PredictionOptions, ids: Sequence[str]) -> PatientCounts | None:
     """Return what counts of the metadata, and what does not."""
-    metadata, classifier = prediction_options.metadata, prediction_options.classifier
+    metadata, classifier = options.metadata, options.classifier
     if metadata is None or classifier is None or not metadata.has_patients:
         return None
     return counts_of(metadata, classifier.require_patient(), ids)
@@ -293,21 +262,24 @@ def _counts(prediction_options: PredictionOptions, ids: Sequence[str]) -> Patien
 def _record(
     shard: Shard,
     sources: Sequence[ImageFiles],
-    prediction_options: PredictionOptions,
+    options: PredictionOptions,
     unusable: Sequence[FailedImage],
     lesions: Mapping[str, str] | None,
 ) -> ShardRecord:
     """Return the record of a shard of some images."""
+    outputs = options.outputs
     return ShardRecord(
         shard,
         len(sources),
         digest(each.image_id for each in sources),
         __version__,
-        file_kinds(prediction_options),
-        prediction_options.members(),
-        {each.sha256: str(each.folder.resolve()) for each in prediction_options.bundles},
+        file_kinds(options),
+        options.members(),
+        {each.sha256: str(each.folder.resolve()) for each in options.bundles},
         tuple(unusable),
         bool(lesions),
+        outputs.xlsx,
+        outputs.decision if outputs.submission else None,
     )
 
 
@@ -346,12 +318,12 @@ def join_parts(
 
 def _write_lesions(
     folder: PredictionsFolder,
-    prediction_options: PredictionOptions,
+    options: PredictionOptions,
     lesions: Mapping[str, str] | None,
     failed: Sequence[FailedImage],
 ) -> LesionCounts | None:
     """Write the tables of lesions; if none is known, remove those of an earlier job."""
-    classifier = prediction_options.classifier
+    classifier = options.classifier
     if lesions and classifier is not None:
         return write_lesions(folder, lesions, failed, classifier.sets_of)
     for path in folder.lesions:

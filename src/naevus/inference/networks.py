@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from naevus.bundles.bundle import builtin, find_bundles
 from naevus.errors import ConfigError
 from naevus.inference.classifier import Classifier, prevalence_of
 from naevus.inference.engines import instructions
@@ -89,16 +90,25 @@ def open_networks(
         return _opened((segmentation, finding), classification, last, prevalences, how)
 
 
-def require_attributes(bundles: Sequence[Bundle]) -> None:
-    """Check that leaving out attributes has an effect.
+def find_job_bundles(
+    paths: Sequence[Path | str] | None, *, attributes: bool = True
+) -> list[Bundle]:
+    """Read the bundles of a job.
+
+    Args:
+        paths: Bundles, ``.naevus`` files or runs; None: the built-in bundle.
+        attributes: Whether attributes are segmented, if a bundle has networks for them.
 
     Raises:
-        ConfigError: No bundle has networks for them.
+        BundleError: A bundle is missing, damaged or has another schema, or none is built in.
+        ConfigError: Attributes are to be left out, and no bundle has networks for them.
     """
-    if all(each.spec.attributes is None for each in bundles):
+    bundles = find_bundles([builtin()] if paths is None else map(Path, paths))
+    if not attributes and all(each.spec.attributes is None for each in bundles):
         raise ConfigError(
             "no attributes: no bundle here has networks for them", "leave the option out"
         )
+    return bundles
 
 
 def _prevalences(given: Path | Sequence[float], classification: Sequence[Bundle]) -> list[float]:

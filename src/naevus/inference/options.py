@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,60 @@ if TYPE_CHECKING:
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.prediction_tables import Schema
-    from naevus.types import Only
+    from naevus.types import Decision, Only
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What a prediction job writes beside its table.
+
+    Args:
+        only: Write only masks or only crops, without classification.
+        masks: Whether to write masks.
+        crops: Whether to write crops.
+        heatmaps: Whether to write class activation maps of the predicted class; or a class, such
+            as ``"MEL"``, to write those of it for all images.
+        embeddings: Whether to write the networks' features.
+        nested: Whether to write images into 256 subfolders, by a hash of the image id.
+        xlsx: Whether to write ``predictions.xlsx``, too.
+        submission: Whether to write ``submission.csv``, for ISIC 2018 Task 3.
+        decision: Which probabilities ``submission.csv`` contains.
+        batch_size: Images per batch; it changes the last bits of the predictions.
+
+    Raises:
+        ConfigError: An option has no effect, or a batch has no image.
+
+    Examples:
+        >>> OutputOptions(heatmaps="MEL", crops=False).heatmaps
+        'MEL'
+    """
+
+    only: Only | None = None
+    masks: bool = True
+    crops: bool = True
+    heatmaps: bool | str = False
+    embeddings: bool = False
+    nested: bool = False
+    xlsx: bool = False
+    submission: bool = False
+    decision: Decision = "balanced"
+    batch_size: int = BATCH
+
+    def __post_init__(self) -> None:
+        """Check the options that exclude each other."""
+        left_out = [name for name in ("masks", "crops") if not getattr(self, name)]
+        if left_out and self.only is not None:
+            raise ConfigError(
+                f"no {' and no '.join(left_out)} (--no-{left_out[0]}): has no effect where only "
+                f"{self.only} are written (--only {self.only})",
+                "leave out one of the two options",
+            )
+        if self.batch_size < 1:
+            raise ConfigError(f"a batch of {self.batch_size} images", "use 1 or more")
+
+
+OUTPUTS: Final = OutputOptions()
+"""What a job writes if nothing else is asked for."""
 
 
 def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> None:
@@ -50,39 +103,29 @@ class PredictionOptions:
         segmenter: The segmenter, if there is one.
         classifier: The classifier, if there is one.
         input_specs: Input specs of the crops.
-        masks: Whether to write masks.
-        heatmaps: Whether to write heatmaps; or the class that they show, in place of the
-            predicted one.
-        embeddings: Whether to write embeddings.
-        crops: Whether to write the crops of ``input_specs``.
-        nested: Whether to write images into subfolders (`naevus.io.files.nested`).
-        batch_size: Images per batch.
+        outputs: What is written, if the job has a folder.
         metadata: Data of the patients by image id, if there are any.
     """
 
     segmenter: Segmenter | None
     classifier: Classifier | None
     input_specs: tuple[InputSpec, ...]
-    masks: bool = False
-    heatmaps: bool | str = False
-    embeddings: bool = False
-    crops: bool = True
-    nested: bool = False
-    batch_size: int = BATCH
+    outputs: OutputOptions = OUTPUTS
     metadata: PatientTable | None = None
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings that affect the outputs, except the submission's decision."""
+        """Return all settings that affect what is written of images."""
+        outputs = self.outputs
         return {
             "segmenter": self.segmenter and self.segmenter.settings(),
             "classifier": self.classifier and self.classifier.settings(),
             "crops": [asdict(input_spec) for input_spec in self.input_specs],
-            "masks": self.masks,
-            "write_crops": self.crops,
-            "heatmaps": self.heatmaps,
-            "embeddings": self.embeddings,
-            "nested": self.nested,
-            "batch": self.batch_size,
+            "masks": outputs.masks,
+            "write_crops": outputs.crops,
+            "heatmaps": outputs.heatmaps,
+            "embeddings": outputs.embeddings,
+            "nested": outputs.nested,
+            "batch": outputs.batch_size,
             "decoding": DECODING,
             **self._metadata_settings(),
         }
@@ -133,58 +176,53 @@ class PredictionOptions:
 def prediction_options_of(
     segmenter: Segmenter | None,
     classifier: Classifier | None,
-    only: Only | None = None,
-    *,
-    heatmaps: bool | str = False,
-    embeddings: bool = False,
-    masks: bool = True,
-    crops: bool = True,
-    nested: bool = False,
-    batch_size: int = BATCH,
+    outputs: OutputOptions = OUTPUTS,
     metadata: PatientTable | None = None,
 ) -> PredictionOptions:
-    """Create the options of a job.
+    """Create the options of a job, with the outputs that its networks have.
 
     Raises:
         ConfigError: A bundle is missing, or has no heatmaps, embeddings or model of the patient's
             data; the heatmaps' class is unknown; or an option has no effect.
     """
-    _check_files(segmenter, only, masks=masks, crops=crops, batch_size=batch_size)
+    only = outputs.only
+    if not outputs.masks and segmenter is None:
+        raise ConfigError("no masks: no bundle here segments", "leave the option out")
     if metadata is not None:
         check_metadata(metadata, segmenter, None if only is not None else classifier)
-    how: Any = {"nested": nested, "batch_size": batch_size}
-    wanted = {"heatmaps": ("cam", bool(heatmaps)), "embeddings": ("embedding", embeddings)}
-    for what, (output, asked) in wanted.items():
-        if asked and (classifier is None or only is not None):
-            raise ConfigError(f"{what} need a classifier, and none is used here", "leave them out")
-        if asked and classifier is not None:
-            classifier.require(output, what)
-    if isinstance(heatmaps, str) and classifier is not None:
-        heatmaps = asked_class(heatmaps, classifier.classes)
+    _check_features(outputs, classifier)
     input_specs = (CROPS,) if classifier is None else classifier.input_specs
     if only is None:
         check_pair(segmenter, classifier)
-        return PredictionOptions(
-            segmenter,
-            classifier,
-            () if classifier is None and not crops else input_specs,
-            masks=masks and segmenter is not None,
-            heatmaps=heatmaps,
-            embeddings=embeddings,
-            crops=crops,
-            metadata=metadata,
-            **how,
-        )
+        outputs = replace(outputs, masks=outputs.masks and segmenter is not None)
+        if isinstance(outputs.heatmaps, str) and classifier is not None:
+            asked = asked_class(outputs.heatmaps, classifier.classes)
+            outputs = replace(outputs, heatmaps=asked)
+        if classifier is None and not outputs.crops:
+            input_specs = ()
+        return PredictionOptions(segmenter, classifier, input_specs, outputs, metadata)
     if segmenter is None and (only == "masks" or input_specs[0].mode != "full"):
         raise ConfigError(f"{only} need a segmentation bundle", "name one with --bundle")
-    return PredictionOptions(
-        segmenter,
-        None,
-        () if only == "masks" else input_specs[:1],
-        only == "masks",
-        metadata=metadata,
-        **how,
-    )
+    input_specs = () if only == "masks" else input_specs[:1]
+    outputs = replace(outputs, only=None, masks=only == "masks")
+    return PredictionOptions(segmenter, None, input_specs, outputs, metadata)
+
+
+def _check_features(outputs: OutputOptions, classifier: Classifier | None) -> None:
+    """Check that the classifier has the outputs of networks that are asked for.
+
+    Raises:
+        ConfigError: It has not, or there is none.
+    """
+    wanted = {
+        "heatmaps": ("cam", outputs.heatmaps),
+        "embeddings": ("embedding", outputs.embeddings),
+    }
+    for what, (output, asked) in wanted.items():
+        if asked and (classifier is None or outputs.only is not None):
+            raise ConfigError(f"{what} need a classifier, and none is used here", "leave them out")
+        if asked and classifier is not None:
+            classifier.require(output, what)
 
 
 def check_metadata(
@@ -205,23 +243,3 @@ def check_metadata(
             "a scale in mm per pixel has no effect: no bundle here segments lesions",
             "leave it out, or add a segmentation bundle",
         )
-
-
-def _check_files(
-    segmenter: Segmenter | None, only: Only | None, *, masks: bool, crops: bool, batch_size: int
-) -> None:
-    """Check that options about the written files have an effect.
-
-    Raises:
-        ConfigError: One has none.
-    """
-    left_out = [name for name, wanted in (("masks", masks), ("crops", crops)) if not wanted]
-    if left_out and only is not None:
-        raise ConfigError(
-            f"no {' and no '.join(left_out)}: has no effect where only {only} are written",
-            "leave out one of the two options",
-        )
-    if not masks and segmenter is None:
-        raise ConfigError("no masks: no bundle here segments", "leave the option out")
-    if batch_size < 1:
-        raise ConfigError(f"a batch of {batch_size} images", "use 1 or more")

@@ -119,7 +119,7 @@ class Pipeline:
         segmented = (self._segment(piece, entry) for piece, entry in decoded)
         finished = workers.ahead(self._finish, segmented)
         classified = (self._classify(piece, results) for piece, results in finished)
-        if self.folder is None or not self.prediction_options.heatmaps:
+        if self.folder is None or not self.prediction_options.outputs.heatmaps:
             return ([each.prediction for each in piece] for piece in classified)
         heated = workers.ahead(self._write_heatmap, classified)
         return ([each.prediction for each in piece] for piece, _ in heated)
@@ -199,7 +199,7 @@ class Pipeline:
                 given.image, mask, self.prediction_options.input_specs, self.limits, first=decoded
             )
         self._write(given.image_id, mask, cut)
-        shown = bool(self.prediction_options.heatmaps) and self.folder is not None
+        shown = bool(self.prediction_options.outputs.heatmaps) and self.folder is not None
         attributes = self._attributes(given.image_id, maps, (height, width), pixels, shown=shown)
         return _Finished(
             given,
@@ -239,7 +239,7 @@ class Pipeline:
             found.presence[name] = each.presence
             if self.folder is None:
                 found.packed[name] = np.packbits(each.mask)
-            elif self.prediction_options.masks:
+            elif self.prediction_options.outputs.masks:
                 write_png(self.folder.attribute(image_id, name), each.mask)
             if shown:
                 height, width = reduced(pixels, OVERLAY_SIDE).shape[:2]
@@ -251,9 +251,9 @@ class Pipeline:
     ) -> None:
         if self.folder is None:
             return
-        if cut is not None and self.prediction_options.crops:
+        if cut is not None and self.prediction_options.outputs.crops:
             write_png(self.folder.crop(image_id), cut.inputs[0])
-        if mask is not None and self.prediction_options.masks:
+        if mask is not None and self.prediction_options.outputs.masks:
             write_png(self.folder.mask(image_id), mask)
 
     def _classify(
@@ -350,7 +350,7 @@ class Pipeline:
         if isinstance(prediction, FailedImage) or shown is None or prediction.predicted is None:
             return
         assert self.folder is not None
-        asked = self.prediction_options.heatmaps
+        asked = self.prediction_options.outputs.heatmaps
         code = asked if isinstance(asked, str) else prediction.predicted
         drawn = draw_heatmap(prediction, shown, code)
         write_png(self.folder.heatmap(prediction.image_id), drawn)

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from naevus import __version__
-from naevus.bundles.bundle import builtin, find_bundles
 from naevus.datasets.sources import find_images, kept_ids
 from naevus.errors import ConfigError, DataError, ImageError
 from naevus.images.read import Limits
 from naevus.inference.engines.base import refuse_forked
 from naevus.inference.inputs import ImageInput, image_input_of, is_one, table_of
 from naevus.inference.lesions import lesions_of
-from naevus.inference.networks import open_networks, require_attributes
-from naevus.inference.options import PredictionOptions, check_pair
+from naevus.inference.networks import find_job_bundles, open_networks
+from naevus.inference.options import OUTPUTS, PredictionOptions, check_pair
 from naevus.inference.pipeline import Pipeline
 from naevus.io.parallel import BATCH, Workers, cpu_count
 from naevus.types import FailedImage
@@ -26,14 +25,16 @@ from naevus.types import FailedImage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from naevus.inference.backends import Backend
     from naevus.inference.batch import BatchResult
     from naevus.inference.classifier import Classifier
     from naevus.inference.engines import EngineName
     from naevus.inference.inputs import ImageLike, MetadataLike
     from naevus.inference.lesions import Lesion
+    from naevus.inference.options import OutputOptions
     from naevus.inference.prediction import Prediction
     from naevus.inference.segmenter import Segmenter
-    from naevus.types import TTA, Decision, Precision
+    from naevus.types import TTA, Precision
 
 
 _log = logging.getLogger(__name__)
@@ -329,18 +330,12 @@ class Predictor:
         self,
         images: str | Path | Iterable[str | Path],
         out: str | Path,
+        outputs: OutputOptions = OUTPUTS,
         *,
-        submission: bool = False,
-        decision: Decision = "balanced",
-        xlsx: bool = False,
-        heatmaps: bool | str = False,
-        embeddings: bool = False,
-        masks: bool = True,
-        crops: bool = True,
-        nested: bool = False,
-        batch_size: int = BATCH,
         lesions: Mapping[str, str] | None = None,
         metadata: MetadataLike | None = None,
+        shard: str | None = None,
+        backend: Backend | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> BatchResult:
         """Predict images into a folder, as ``naevus predict --out`` does.
@@ -351,18 +346,13 @@ class Predictor:
         Args:
             images: A file, a folder, or several of them.
             out: The folder: it gets ``predictions.parquet``, ``predictions.csv``, masks and crops.
-            submission: Whether to write ``submission.csv``, for ISIC 2018 Task 3.
-            decision: Which probabilities ``submission.csv`` contains.
-            xlsx: Whether to write ``predictions.xlsx``, too.
-            heatmaps: Whether to write class activation maps of the predicted class; or a class,
-                such as ``"MEL"``, to write those of it for all images.
-            embeddings: Whether to write the networks' features.
-            masks: Whether to write masks.
-            crops: Whether to write crops.
-            nested: Whether to write images into 256 subfolders, by a hash of the image id.
-            batch_size: Images per batch; it changes the last bits of the predictions.
+            outputs: What else to write, or to leave out: ``OutputOptions(heatmaps=True)``.
             lesions: The lesion of each image, by image id: ``lesions.parquet`` has a row for each.
             metadata: As in a call.
+            shard: Predict only this part of the images, such as ``"2/16"``;
+                `naevus.inference.gather` joins the parts.
+            backend: Where to predict, such as `naevus.inference.ray.RayBackend`; None: in this
+                process.
             progress: Called with (done, total) images.
 
         Returns:
@@ -370,6 +360,8 @@ class Predictor:
 
         Raises:
             DataError: There is no image.
+            ConfigError: An option has no effect, a bundle lacks what it needs, or there is no such
+                shard.
             NaevusError: ``out`` contains other predictions, is in use, or the disk is full.
 
         Examples:
@@ -378,6 +370,7 @@ class Predictor:
             (1, 'predictions.parquet')
         """
         from naevus.inference.batch import predict  # noqa: PLC0415 (needs pyarrow)
+        from naevus.runs.shards import Shard  # noqa: PLC0415 (needs pandas)
 
         refuse_forked(self._process)
         paths = [images] if isinstance(images, str | os.PathLike) else list(images)
@@ -386,22 +379,16 @@ class Predictor:
         return predict(
             found.sources,
             folder,
+            outputs,
             segmenter=options.segmenter,
             classifier=options.classifier,
-            submission=submission,
-            decision=decision,
-            xlsx=xlsx,
-            heatmaps=heatmaps,
-            embeddings=embeddings,
-            masks=masks,
-            crops=crops,
-            nested=nested,
-            batch_size=batch_size,
             metadata=None if metadata is None else table_of(metadata),
             threads=self._threads,
             limits=self._pipeline.limits,
             unusable=found.failed,
             lesions=lesions,
+            shard=None if shard is None else Shard.parse(shard),
+            backend=backend,
             progress=progress,
         )
 
@@ -466,14 +453,9 @@ def load(
         BKL
     """
     made_by = locals().copy()
-    paths = (
-        [builtin()] if bundle is None else [bundle] if isinstance(bundle, str | Path) else bundle
-    )
-    bundles = find_bundles(map(Path, paths))
-    if not attributes:
-        require_attributes(bundles)
+    paths = [bundle] if isinstance(bundle, str | Path) else bundle
     networks = open_networks(
-        bundles,
+        find_job_bundles(paths, attributes=attributes),
         attributes=attributes,
         prevalence=None if prevalence is None else Path(prevalence),
         tta=tta,

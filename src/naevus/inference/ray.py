@@ -13,8 +13,8 @@ import logging
 import os
 import re
 import tempfile
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -30,7 +30,6 @@ from naevus.inference.backends import Done, write_parts
 from naevus.inference.engines import streams_for
 from naevus.inference.inputs import ImageInput
 from naevus.inference.networks import open_networks
-from naevus.inference.options import PredictionOptions
 from naevus.inference.pipeline import Pipeline
 from naevus.io.parallel import Workers
 from naevus.io.stores import RemoteFile, Store, url_of
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
     from naevus.images.preprocess import ImageData
     from naevus.inference.backends import Todo
+    from naevus.inference.options import PredictionOptions
     from naevus.inference.prediction import Prediction
 
 _READING: Final = 0.1
@@ -74,7 +74,7 @@ class _Plan:
         bundles: The folders of the bundles.
         settings: The settings that the actor's networks must have.
         choice: The engine.
-        outputs: The fields of `PredictionOptions` beside the networks.
+        options: The options of the job without its networks, which each actor opens.
         diagnose: Whether to classify.
         attributes: Whether to predict attributes.
         root: The job's folder; None if the results go to a store.
@@ -86,7 +86,7 @@ class _Plan:
     bundles: tuple[str, ...]
     settings: dict[str, Any]
     choice: EngineChoice
-    outputs: dict[str, Any]
+    options: PredictionOptions
     diagnose: bool
     attributes: bool
     root: str | None
@@ -150,19 +150,18 @@ class RayBackend:
             ):
                 for row in table.to_pylist():
                     done = Done(**row)
-                    self._fetch(folder, done.part, embeddings=options.embeddings)
+                    self._fetch(folder, done.part, embeddings=options.outputs.embeddings)
                     yield done
 
     def _plan(self, folder: PredictionsFolder, options: PredictionOptions, limits: Limits) -> _Plan:
         choice = folder.choice()
         assert choice is not None  # the folder is claimed
-        outputs = {each.name: getattr(options, each.name) for each in fields(options)}
         pixels = {limits.pixels_of("JPEG"), limits.pixels_of("PNG")}
         return _Plan(
             tuple(str(bundle.folder.resolve()) for bundle in options.bundles),
             options.settings(),
             choice,
-            {name: outputs[name] for name in outputs if name not in {"segmenter", "classifier"}},
+            replace(options, segmenter=None, classifier=None),
             options.classifier is not None,
             options.segmenter is not None and bool(options.segmenter.attributes),
             None if self._store is not None else str(folder.root.resolve()),
@@ -346,7 +345,7 @@ class _Actor:
             choice=plan.choice,
         )
         segmenter = networks.segmenter if settings["segmenter"] else None
-        self._options = PredictionOptions(segmenter, networks.classifier, **plan.outputs)
+        self._options = replace(plan.options, segmenter=segmenter, classifier=networks.classifier)
         if self._options.settings() != settings:
             raise NaevusError(
                 f"an actor on {os.uname().nodename} would predict with other settings",
@@ -362,10 +361,12 @@ class _Actor:
     def _predicted(self, row: dict[str, Any]) -> dict[str, Any]:
         plan, part = self._plan, row["key"]
         if plan.root is not None:
-            part = self._write(row, PredictionsFolder(Path(plan.root), self._options.nested))
+            part = self._write(
+                row, PredictionsFolder(Path(plan.root), self._options.outputs.nested)
+            )
         else:
             with tempfile.TemporaryDirectory(prefix="naevus-") as name:
-                folder = PredictionsFolder(Path(name), self._options.nested)
+                folder = PredictionsFolder(Path(name), self._options.outputs.nested)
                 part = self._write(row, folder)
                 _upload(folder, part, Store.of(str(plan.store)))
         return {"key": row["key"], "part": part, "images": len(row["ids"])}
@@ -415,6 +416,28 @@ def _upload(folder: PredictionsFolder, key: str, store: Store) -> None:
         if path.is_file() and path != last:
             store.upload(path, path.relative_to(folder.root).as_posix())
     store.upload(last, last.relative_to(folder.root).as_posix())
+
+
+@contextmanager
+def ray_output(
+    out: Path, address: str | None, threads: int | None
+) -> Iterator[tuple[Path, RayBackend]]:
+    """Yield the local folder of a job and where to predict; then write its tables to a store.
+
+    Args:
+        out: The output: a folder that all machines see, or an address.
+        address: As for `RayBackend`.
+        threads: Threads of each actor; None: 1.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        NaevusError: The store cannot be reached or written.
+    """
+    url = url_of(out)
+    store = None if url is None else Store.of(url)
+    backend = RayBackend(address, threads=threads or 1, store=store)
+    with nullcontext(out) if store is None else remote_folder(store) as folder:
+        yield folder, backend
 
 
 @contextmanager

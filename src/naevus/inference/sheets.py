@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.inference.classifier import Classifier
+    from naevus.inference.options import OutputOptions
     from naevus.runs.prediction_tables import Schema
     from naevus.runs.predictions import PredictionsFolder
     from naevus.taxonomy import Taxonomy
@@ -50,14 +51,18 @@ def first_predictions(path: Path, count: int) -> list[Prediction]:
     return [Prediction.from_row(row, metadata) for row in rows.to_pylist()]
 
 
-def check_tables(decision: Decision, rows: int, *, submission: bool, xlsx: bool) -> None:
-    """Check that the tables that are asked for can be written."""
-    if decision != "balanced" and not submission:
+def check_tables(outputs: OutputOptions, rows: int) -> None:
+    """Check that the tables that are asked for can be written.
+
+    Raises:
+        NaevusError: A workbook cannot be written, or the decision has no effect.
+    """
+    if outputs.decision != "balanced" and not outputs.submission:
         raise ConfigError(
-            f"the decision {decision!r} is that of a submission, which is not asked for",
+            f"the decision {outputs.decision!r} is that of a submission, which is not asked for",
             "ask for it (--submission), or leave the decision out",
         )
-    if xlsx:
+    if outputs.xlsx:
         check_workbooks(rows)
 
 

@@ -26,6 +26,7 @@ from naevus.images.preprocess import ImageFiles
 from naevus.images.read import read
 from naevus.inference.batch import predict
 from naevus.inference.classifier import Classifier
+from naevus.inference.options import OutputOptions
 from naevus.inference.segmenter import Segmenter
 from naevus.io.files import write_bytes
 from naevus.io.progress import SILENT, warn_all
@@ -283,8 +284,8 @@ def _segment(run: Run, dataset: Dataset, out: Path, reporter: Reporter) -> Path:
             predict(
                 _sources(dataset.select(ids)),
                 out / name,
+                OutputOptions(only="masks"),
                 segmenter=Segmenter(find_bundles(models)),
-                only="masks",
                 progress=move,
             )
     for mask in sorted(out.glob("*/masks/*.png")):

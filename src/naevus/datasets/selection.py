@@ -1,0 +1,247 @@
+"""Which images a job predicts, as a user names them, and which of them show the same lesion."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from naevus.datasets.listing import printable
+from naevus.datasets.sources import (
+    Found,
+    find_images,
+    full_path,
+    images_of_split,
+    kept_ids,
+    remote_images,
+)
+from naevus.errors import ConfigError, DataError
+from naevus.images.read import IMAGE_SUFFIXES
+from naevus.io.progress import SILENT
+from naevus.io.stores import Store, url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from naevus.datasets.dataset import Dataset
+    from naevus.datasets.sources import IdKind
+    from naevus.images.preprocess import ImageFiles
+    from naevus.io.progress import Reporter
+
+
+class Selected(NamedTuple):
+    """The images of a job.
+
+    Attributes:
+        found: All images there are.
+        sources: The images to predict, the first of them if there is a limit.
+        lesions: The lesion of each image, by image id, as far as it is known.
+        layouts: The layouts of the data sets that the images are from.
+    """
+
+    found: Found
+    sources: list[ImageFiles]
+    lesions: dict[str, str]
+    layouts: list[str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The images of a job, as they are named.
+
+    Args:
+        images: Images and folders, or data sets if there is a split; or remote addresses.
+        input_list: A text file with a path a line.
+        ids: What images are called by.
+        split: Only this split of the data sets.
+        part: Only this part of the split.
+        image_type: Only images of this type, see `Dataset.of_type`.
+        limit: The largest number of images, the first ones.
+        lesions: A table with the lesion of each image.
+        group_by: ``folder``: the images of one folder show one lesion.
+
+    Raises:
+        ConfigError: No images are named, or an option has no effect.
+    """
+
+    images: Sequence[Path] = ()
+    input_list: Path | None = None
+    ids: IdKind = "name"
+    split: str | None = None
+    part: str | None = None
+    image_type: str = "auto"
+    limit: int | None = None
+    lesions: Path | None = None
+    group_by: Literal["folder"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that images are named, and that options have an effect."""
+        if not self.images and self.input_list is None:
+            raise ConfigError("no images are named", "name IMAGES, or a list with --input-list")
+        if self.split is not None and (self.input_list is not None or self.ids != "name"):
+            raise ConfigError(
+                f"{'--ids' if self.input_list is None else '--input-list'} does not apply to the "
+                "split of a data set, which has its own ids",
+                "leave out one of them",
+            )
+        if self.part is not None and self.split is None:
+            raise ConfigError("--part selects part of a split", "name the split with --split")
+        if self.image_type != "auto" and self.split is None:
+            raise ConfigError(
+                "--image-type applies to the split of a data set", "name the split with --split"
+            )
+        if self.lesions is not None and self.group_by is not None:
+            raise ConfigError("--lesions and --group-by both name lesions", "leave out one of them")
+
+    def find(self, out: Path, without: Path | None = None, reporter: Reporter = SILENT) -> Selected:
+        """Find the images.
+
+        Args:
+            out: The output folder; images keep the ids that an earlier job into it gave them.
+            without: A folder that is left out, such as the output folder.
+            reporter: Receives what is read of data sets, and whether images are left out.
+
+        Raises:
+            DataError: A path does not exist, there is no image, or a table is invalid.
+            NaevusError: A store cannot be listed.
+        """
+        known: dict[str, str] = {}
+        layouts: list[str] = []
+
+        def on_dataset(dataset: Dataset) -> None:
+            from naevus.datasets.layouts import report_types  # noqa: PLC0415 (brings pandas)
+
+            report_types(dataset, self.image_type, reporter)
+            known.update(dataset.lesions())
+            layouts.append(dataset.layout)
+
+        stores = [Store.of(url) for url in map(url_of, self.images) if url is not None]
+        if stores:
+            found = remote_images(stores, kept_ids(out))
+        elif self.split is not None:
+            kind = self.image_type
+            found = Found(
+                images_of_split(
+                    self.images, self.split, self.part, image_type=kind, on_dataset=on_dataset
+                )
+            )
+        else:
+            listed = [] if self.input_list is None else paths_in_list(self.input_list)
+            found = find_images(
+                self.images, listed=listed, without=without, kept=kept_ids(out), ids=self.ids
+            )
+        sources = found.sources[: self.limit]
+        if len(sources) < len(found.sources):
+            reporter.warning(
+                f"the first {len(sources):,} of {len(found.sources):,} images are predicted",
+                "limited",
+            )
+        if self.lesions is not None:
+            known = lesions_in(self.lesions, sources)
+        elif self.group_by is not None:
+            known = lesions_by_folder(sources)
+        return Selected(found, sources, known, layouts)
+
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
+
+
+def paths_in_list(path: Path) -> list[Path]:
+    """Return the paths in a text file, one a line.
+
+    Blank lines and lines that begin with ``#`` are skipped. Relative paths are relative to the
+    working directory, so that parts of a list mean the same wherever they are. ``file://`` is
+    accepted.
+
+    Raises:
+        DataError: The file cannot be read or names no path, or a line has another scheme.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", "name a text file") from error
+    if b"\0" in content:
+        raise DataError(f"{path}: is not text in UTF-8", "write one path a line, in UTF-8")
+    found = []
+    text = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf"))
+    for number, line in enumerate(text.split("\n"), 1):
+        given = line.strip()
+        if not given or given.startswith("#"):
+            continue
+        scheme = _SCHEME.match(given)
+        if scheme is not None and scheme[0].lower() != "file":
+            raise DataError(
+                f"{path}, line {number}: {printable(given)} is no file, and {scheme[0]}:// is not "
+                "supported",
+                "mount or copy the images and list their paths",
+            )
+        found.append(Path(given if scheme is None else unquote(urlsplit(given).path)))
+    if not found:
+        raise DataError(f"{path}: lists no path", "write one path a line")
+    return found
+
+
+def lesions_by_folder(sources: Sequence[ImageFiles]) -> dict[str, str]:
+    """Return the lesion of each image, by id: the images of one folder show one lesion.
+
+    A lesion is named like its folder below the folder that contains all of them.
+
+    Examples:
+        >>> files = ("in/arm/1.jpg", "in/arm/2.jpg", "in/leg/3.jpg")
+        >>> lesions_by_folder([ImageFiles(Path(name).stem, Path(name)) for name in files])
+        {'1': 'arm', '2': 'arm', '3': 'leg'}
+    """
+    folders = {source.image_id: PurePath(full_path(source.path)).parent for source in sources}
+    try:
+        base = os.path.commonpath({folder.parent for folder in folders.values()})
+    except ValueError:  # on several drives
+        return {image_id: folder.as_posix() for image_id, folder in folders.items()}
+    return {image_id: folder.relative_to(base).as_posix() for image_id, folder in folders.items()}
+
+
+def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
+    """Return the lesion of each image that a table knows, by id.
+
+    Args:
+        path: A table with a column of lesions and one of image ids (or file names), or of paths as
+            in a manifest.
+        sources: The images; rows of other images are ignored.
+
+    Raises:
+        DataError: A column is missing, an image is in two lesions, or the table has none of the
+            images.
+    """
+    from naevus.io.formats import known_columns, read_table  # noqa: PLC0415 (brings pandas)
+
+    table = read_table(path)
+    columns = known_columns(table)
+    if "lesion_id" not in columns:
+        raise DataError(f"{path}: has no column lesion_id", "name the column of the lesions so")
+    if not {"image_id", "path"} & columns.keys():
+        raise DataError(f"{path}: has no column image_id", "name the column of the images so")
+    by_id = "image_id" in columns
+    ids = {full_path(source.path): source.image_id for source in sources}
+    names = {source.image_id for source in sources}
+    found: dict[str, str] = {}
+    rows = table[[columns["image_id" if by_id else "path"], columns["lesion_id"]]].dropna()
+    for name, lesion in rows.itertuples(index=False):
+        image_id = name if by_id else ids.get(full_path(path.parent / name))
+        if by_id and name not in names and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            image_id = PurePath(name).stem
+        if image_id not in names:
+            continue
+        other = found.setdefault(image_id, lesion)
+        if other != lesion:
+            raise DataError(
+                f"{path}: the image {image_id} is in two lesions, {other} and {lesion}",
+                "keep one of the two rows",
+            )
+    if not found:
+        raise DataError(
+            f"{path}: has none of the {len(names):,} images, such as {min(names)}",
+            "use image ids: file names without suffix",
+        )
+    return found

@@ -1,0 +1,191 @@
+"""Which images a job predicts: options that fit together, lists of paths, and lesions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from naevus.datasets.selection import Selection, lesions_by_folder, lesions_in, paths_in_list
+from naevus.errors import ConfigError, DataError
+from naevus.images.preprocess import ImageFiles
+from naevus.io.progress import SilentReporter
+
+# Options that fit together.
+
+HERE = [Path("photos")]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({}, "no images are named"),
+        ({"images": HERE, "part": "task3"}, "--part selects part of a split"),
+        ({"images": HERE, "image_type": "all"}, "--image-type applies to the split"),
+        ({"images": HERE, "split": "test", "ids": "path"}, "--ids does not apply to the split"),
+        (
+            {"images": HERE, "split": "test", "input_list": Path("l.txt")},
+            "--input-list does not apply to the split",
+        ),
+        (
+            {"images": HERE, "lesions": Path("l.csv"), "group_by": "folder"},
+            "--lesions and --group-by both name lesions",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Selection(**options)
+
+
+class Warned(SilentReporter):
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, text: str, label: str = "note") -> None:
+        self.lines.append(f"{label}: {text}")
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 3, 4])
+def test_a_limit_takes_the_first_images_and_says_so(tmp_path: Path, limit: int | None) -> None:
+    for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"image")
+    reporter = Warned()
+    selection = Selection([tmp_path], limit=limit, group_by="folder")
+    selected = selection.find(tmp_path / "out", reporter=reporter)
+    assert [each.image_id for each in selected.sources] == ["1", "2", "3"][:limit]
+    assert list(selected.lesions) == ["1", "2", "3"][:limit]
+    assert len(selected.found.sources) == 3
+    fewer = limit in {1, 2}
+    assert reporter.lines == [f"limited: the first {limit} of 3 images are predicted"] * fewer
+
+
+# Lists.
+
+
+def listing(root: Path, content: bytes | str) -> Path:
+    path = root / "list.txt"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a/x.jpg\nb/y.jpg\n",
+        "a/x.jpg\r\nb/y.jpg\r\n",
+        "\ufeffa/x.jpg\nb/y.jpg",
+        "# the first\n\na/x.jpg\n   \n  # the second\n  b/y.jpg  \n",
+    ],
+)
+def test_a_list_is_read_line_by_line(tmp_path: Path, content: str) -> None:
+    assert [each.as_posix() for each in paths_in_list(listing(tmp_path, content))] == [
+        "a/x.jpg",
+        "b/y.jpg",
+    ]
+
+
+def test_names_keep_signs_that_mean_something_elsewhere(tmp_path: Path) -> None:
+    names = ["a #1.jpg", "50 %.jpg", "caf\xe9, left.jpg", '"quoted".jpg', "C:/x.jpg"]
+    found = paths_in_list(listing(tmp_path, "\n".join(names)))
+    assert [each.as_posix() for each in found] == names
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///data/my%20images/x.jpg", "FILE:///data/my images/x.jpg"]
+)
+def test_addresses_of_files_are_paths(tmp_path: Path, address: str) -> None:
+    (path,) = paths_in_list(listing(tmp_path, address))
+    assert path.as_posix() == "/data/my images/x.jpg"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+    (path,) = paths_in_list(listing(tmp_path, b"caf\xe9.jpg\n"))
+    assert os.fsencode(path) == b"caf\xe9.jpg"
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x.jpg", "https://a.b/x.jpg", "GS://b/x.jpg"])
+def test_other_schemes_are_refused_in_one_line(tmp_path: Path, address: str) -> None:
+    with pytest.raises(DataError, match=r"list\.txt, line 3: .*mount or copy") as caught:
+        paths_in_list(listing(tmp_path, f"# images\na.jpg\n{address}\n"))
+    assert address in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "lists no path"),
+        (b"# nothing\n\n", "lists no path"),
+        ("a.jpg\n".encode("utf-16"), "not text in UTF-8"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_list_without_paths_is_an_error(
+    tmp_path: Path, content: bytes | None, problem: str
+) -> None:
+    path = tmp_path / "absent.txt" if content is None else listing(tmp_path, content)
+    with pytest.raises(DataError, match=problem):
+        paths_in_list(path)
+
+
+# Lesions.
+
+
+def files(*names: str) -> list[ImageFiles]:
+    return [ImageFiles(Path(name).stem, Path("photos") / name) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("names", "lesions"),
+    [
+        (("a/1.jpg", "a/2.jpg", "b/3.jpg"), ["a", "a", "b"]),
+        (("x/left/1.jpg", "y/left/2.jpg"), ["x/left", "y/left"]),
+        (("1.jpg", "2.jpg"), ["photos", "photos"]),
+        (("1.jpg", "a/2.jpg"), ["photos", "photos/a"]),
+    ],
+)
+def test_a_folder_is_a_lesion(names: tuple[str, ...], lesions: list[str]) -> None:
+    assert list(lesions_by_folder(files(*names)).values()) == lesions
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_id,lesion_id\na,L1\nb,L1\nc,\nother,L2\n",
+        "isic_id;Läsion-ID\na.jpg;L1\nb.JPG;L1\nc;\n",
+        "path,lesion_id\na.jpg,L1\nb.jpg,L1\nc.jpg,\nother.jpg,L2\n",
+        "image_id,lesion_id\na,L1\na,L1\nb,L1\n",
+    ],
+)
+def test_tables_name_images_by_id_file_or_path(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "lesions.csv"
+    path.write_text(text, encoding="utf-8")
+    sources = [ImageFiles(name, tmp_path / f"{name}.jpg") for name in "abc"]
+    assert lesions_in(path, sources) == {"a": "L1", "b": "L1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("image_id,dx\na,nv\n", "has no column lesion_id"),
+        ("lesion_id,dx\na,nv\n", "has no column image_id"),
+        ("image_id,lesion_id\na,L1\nb,L1\na,L2\n", "the image a is in two lesions, L1 and L2"),
+        ("image_id,lesion_id\nx,L1\n", "has none of the 3 images, such as a"),
+        ("image_id,lesion_id\na,\n", "has none of the 3 images, such as a"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "lesions.csv"
+    path.write_text(text)
+    sources = [ImageFiles(name, tmp_path / f"{name}.jpg") for name in "abc"]
+    with pytest.raises(DataError, match=problem) as caught:
+        lesions_in(path, sources)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
