@@ -17,6 +17,9 @@ Precision = Literal["fp32", "bf16"]
 Decision = Literal["balanced", "natural"]
 """Which class is predicted: that of the largest balanced or natural probability."""
 
+Unit = Literal["lesion", "patient", "group"]
+"""What the groups of images are: lesions, patients, or a mixture of both (`unit_of`)."""
+
 CropMode = Literal["full", "crop", "blank"]
 
 TTA = Literal["none", "half-turn", "flips", "d4"]

@@ -23,6 +23,8 @@ class HtmlPage(HTMLParser):
         self.images = 0
         self.title = ""
         self.first_text_of_main = ""
+        self.text = ""
+        """All text outside scripts, styles and figures, a line for each piece."""
         self.feed(page)
         self.close()
 
@@ -48,6 +50,8 @@ class HtmlPage(HTMLParser):
         inside = self.open[-1] if self.open else ""
         if inside in {"h1", "h2", "h3"}:
             self.headings[-1] = (inside, self.headings[-1][1] + data)
+        if not {"script", "style", "svg"} & set(self.open) and data.strip():
+            self.text += data.strip() + "\n"
         if inside == "title" and "svg" not in self.open:
             self.title += data
         if inside == "th" and "thead" in self.open:

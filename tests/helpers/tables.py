@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from naevus.datasets.dataset import unit_of
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.runs.recipe import Recipe
@@ -14,6 +15,7 @@ from naevus.runs.run import Run, select_images
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -35,15 +37,18 @@ def diagnoses(sureness: float = 1.0, images: int = 240, seed: int = 0) -> pd.Dat
     )
 
 
-def classification_run(folder: Path, data: Path, seed: int = 0) -> Run:
+def classification_run(
+    folder: Path, data: Path, seed: int = 0, parts: Sequence[str] = ("task3",)
+) -> Run:
     """Make a run of two finished folds with random out-of-fold predictions; nothing is trained."""
-    recipe = Recipe.model_validate({"task": "classification", "data": {"parts": ["task3"]}})
+    recipe = Recipe.model_validate({"task": "classification", "data": {"parts": parts}})
     dataset = select_images(load(data), recipe)
     inputs = {
         "data": str(data),
         "fingerprint": dataset.fingerprint(),
         "layout": dataset.layout,
         "images": len(dataset),
+        "unit": unit_of(dataset.table),
         "masks": None,
     }
     run = Run.start(folder, recipe, make_folds(dataset, k=2), inputs)

@@ -74,6 +74,7 @@ def test_json_and_the_saved_evaluation_are_equal(tmp_path: Path) -> None:
     assert answer == json.loads((folder / "evaluation.json").read_text())
     assert answer["subject"] == {
         "name": "cls", "images": 240, "groups": 120, "folds": [0, 1], "out_of_fold": True,
+        "unit": "lesion",
     }  # fmt: skip
     found = answer["classification"]
     for scores in (found["as_predicted"], found["calibrated"]):

@@ -60,13 +60,13 @@ def compare(
       naevus compare runs/cls runs/cls-larger
       naevus compare runs/cls runs/cls-larger runs/cls-crop --ensemble
 
-    Each difference, B - A, has a 95 % interval and a permutation test by lesion, which
+    Each difference, B - A, has a 95 % interval and a permutation test by lesion or patient, which
     distinguish progress from chance. With --ensemble, scores the mean of all runs, and the mean
     of those that a greedy search selects, evaluated on folds that the search did not use.
     """
     from naevus.evaluation.ensemble_selection import ensemble_scores
     from naevus.reports.terminal import comparison_tables, ensemble_tables
-    from naevus.runs.comparison import compare_runs, out_of_fold_table
+    from naevus.runs.comparison import compare_runs, out_of_fold_table, unit_of_results
 
     parts: Iterable[RenderableType]
     found: Comparison | EnsembleScores
@@ -77,7 +77,8 @@ def compare(
             str(path): out_of_fold_table(path, allow_missing=allow_missing, reporter=reporter)
             for path in runs
         }
-        found = ensemble_scores(tables, allow_missing=allow_missing)
+        unit = unit_of_results(runs[0])
+        found = ensemble_scores(tables, allow_missing=allow_missing, unit=unit)
         parts = ensemble_tables(found)
     else:
         if len(runs) != 2:
@@ -268,8 +269,8 @@ def evaluate(
     Scores the out-of-fold predictions of a run, or a predictions folder whose images are in
     --data. Masks get Jaccard and Dice, boundary distances, scores by lesion size and factors that
     go with failures. Diagnoses get balanced accuracy, AUC, calibration, selective prediction and
-    prediction sets. Intervals resample lesions; the trained networks are fixed. Writes
-    RUN/evaluation.json for a run.
+    prediction sets. Intervals resample whole lesions or patients; the trained networks are fixed.
+    Writes RUN/evaluation.json for a run.
 
     Several classification runs over the same folds are scored as an ensemble that predicts their
     mean, as `naevus predict` does with their bundles. --copies scores other copies of a run's

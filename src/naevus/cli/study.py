@@ -25,7 +25,7 @@ from naevus.cli.options import (
     Set,
 )
 from naevus.errors import DataError
-from naevus.io.words import images_of_lesions
+from naevus.io.words import images_of, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from naevus.evaluation.ablation import Ablation
     from naevus.evaluation.shortcuts import ShortcutScores
+    from naevus.types import Unit
 
 
 def shortcuts(
@@ -72,12 +73,14 @@ def shortcuts(
     if json:
         console.print_json(data=found)
         return
-    for part in _tables(scores, coverage):
+    for part in _tables(scores, coverage, opened.unit):
         console.print(part)
     errors.print("Research use only, never a diagnosis.", style="dim")
 
 
-def _tables(scores: ShortcutScores, fraction: Mapping[str, float]) -> Iterable[RenderableType]:
+def _tables(
+    scores: ShortcutScores, fraction: Mapping[str, float], unit: Unit
+) -> Iterable[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
@@ -85,9 +88,9 @@ def _tables(scores: ShortcutScores, fraction: Mapping[str, float]) -> Iterable[R
 
     table = Table(
         "predicted from",
-        title=images_of_lesions(scores.images, scores.groups),
+        title=images_of(scores.images, scores.groups, unit),
     )
-    for column in ("lesions", "balanced accuracy", "mean AUC", "melanoma AUC"):
+    for column in (plural(unit), "balanced accuracy", "mean AUC", "melanoma AUC"):
         table.add_column(column, justify="right")
     for guess in scores.guesses:
         table.add_row(
@@ -98,7 +101,7 @@ def _tables(scores: ShortcutScores, fraction: Mapping[str, float]) -> Iterable[R
             spread_with_interval(guess.melanoma),
         )
     table.add_row("chance", "", f"{scores.chance:.3f}", "0.500", "0.500", style="dim")
-    table.caption = "95 % intervals by lesion; AUCs rank balanced probabilities"
+    table.caption = f"95 % intervals by {unit}; AUCs rank balanced probabilities"
     yield table
     if fraction["without_mask"]:
         yield Text(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import pandas as pd
 
 from naevus.datasets import duplicates
-from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Finding, lesion_names
+from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, Finding, lesion_names, unit_of
 from naevus.datasets.duplicates import (
     SIDE,
     Appearance,
@@ -33,7 +33,7 @@ from naevus.images.maskfile import (
 from naevus.images.masks import PLAUSIBLE_FRACTIONS, area_fraction, plausible
 from naevus.images.read import Header, Limits, probe, probe_with_turn, read_with_header
 from naevus.io.files import atomic, sha256, write_json
-from naevus.io.words import counted
+from naevus.io.words import counted, plural
 from naevus.types import explained
 
 if TYPE_CHECKING:
@@ -159,10 +159,13 @@ def label_findings(dataset: Dataset) -> list[Finding]:
             detail = f"{absent} of {len(trained)} training images have no diagnosis"
             findings.append(Finding("no diagnosis", "warning", str(part), detail))
         groups = trained.groupby("diagnosis")["group_id"].nunique()
-        what = "patient" if trained["patient_id"].notna().any() else "lesion"
+        what = unit_of(trained)
         findings.extend(
             Finding(
-                "few lesions", "warning", f"{part} {code}", f"{counted(count, what)} to train on"
+                f"few {plural(what)}",
+                "warning",
+                f"{part} {code}",
+                f"{counted(count, what)} to train on",
             )
             for code, count in groups.items()
             if count < _FEWEST_LESIONS

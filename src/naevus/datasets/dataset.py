@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from naevus.types import Unit
+
 
 # The findings of an audit.
 
@@ -370,6 +372,28 @@ def lesion_names(table: pd.DataFrame) -> pd.Series[str]:
     """
     unknown = table["group_id"].mask(table["patient_id"].notna(), table["image_id"])
     return table["lesion_id"].fillna(unknown)
+
+
+def unit_of(table: pd.DataFrame) -> Unit:
+    """Return what the groups of a data set's rows are.
+
+    Args:
+        table: ``group_id``, and ``patient_id`` if patients are known.
+
+    Returns:
+        ``lesion`` if no patient is known, ``patient`` if each group is one patient and the reverse,
+        ``group`` if some groups are neither.
+
+    Examples:
+        >>> table = pd.DataFrame({"group_id": ["p1", "p1", "c"], "patient_id": ["p1", "p1", None]})
+        >>> unit_of(table), unit_of(table[:2]), unit_of(table[["group_id"]])
+        ('group', 'patient', 'lesion')
+    """
+    if "patient_id" not in table.columns or table["patient_id"].isna().all():
+        return "lesion"
+    pairs = table[["group_id", "patient_id"]].drop_duplicates()
+    alike = len(pairs) == pairs["group_id"].nunique() == pairs["patient_id"].nunique()
+    return "patient" if alike else "group"
 
 
 def _groups(table: pd.DataFrame, ties: Iterable[pd.Series[str]]) -> pd.Series[str]:

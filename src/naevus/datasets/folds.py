@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from naevus.datasets.dataset import joined
+from naevus.datasets.dataset import joined, unit_of
 from naevus.errors import DataError, FoldsError
 from naevus.io.files import write_bytes
 from naevus.io.formats import read_table
@@ -121,8 +121,8 @@ def limit_images(dataset: Dataset, count: int, seed: int = 2018) -> Dataset:
     if not drawn:
         least = min(size for *_, size in order)
         raise DataError(
-            f"{dataset.root}: the smallest lesion has {least} images, more than the limit of "
-            f"{count}",
+            f"{dataset.root}: the smallest {unit_of(dataset.table)} has {least} images, more than "
+            f"the limit of {count}",
             "raise --limit",
         )
     keep = dataset.table["group_id"].isin(drawn).astype(bool)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.evaluation.intervals import Interval
+    from naevus.types import Unit
 
 STEPS: Final = 20
 THRESHOLDS: Final[tuple[float, ...]] = tuple(step / STEPS for step in range(1, STEPS))
@@ -318,15 +319,18 @@ class AttributesEvaluation:
     """Slope and intercept of each attribute (`presence_of`), fitted on all images."""
     worst: tuple[WorstImage, ...]
     """Images with the most wrong pixels, each with the attribute that contributes most."""
+    unit: Unit = "lesion"
+    """What the groups are."""
 
     @classmethod
     @repeatable
-    def of(cls, table: pd.DataFrame) -> AttributesEvaluation:
+    def of(cls, table: pd.DataFrame, unit: Unit = "lesion") -> AttributesEvaluation:
         """Evaluate masks of attributes.
 
         Args:
             table: Rows of `attribute_row` with ``image_id, group_id``, and ``fold`` where known; or
                 of given masks, with a single count and ``presence_<attribute>`` instead of a peak.
+            unit: What the groups are.
 
         Raises:
             DataError: There are no images, or an image has no group.
@@ -366,6 +370,7 @@ class AttributesEvaluation:
             if several
             else (),
             worst=_worst(table, cut),
+            unit=unit,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -47,21 +47,20 @@ class Groups:
 
         Args:
             groups: N group ids.
-            strata: N strata; a group belongs to the stratum of its first image. None: one stratum.
+            strata: N strata; a group with images of several belongs to the one of them that the
+                fewest groups have, so that resamples rarely lack it. None: one stratum.
 
         Raises:
             DataError: There are no images, one has no group or stratum, or the lengths differ.
         """
         codes = _numbered(groups, "group")
-        first = np.unique(codes, return_index=True)[1]
         if strata is None:
-            return cls(codes, (np.arange(len(first)),))
-        labels = _numbered(strata, "stratum")
-        if len(labels) != len(codes):
+            return cls(codes, (np.arange(codes.max() + 1),))
+        if len(strata) != len(codes):
             raise DataError(
-                f"{len(codes)} groups and {len(labels)} strata", "give one of each per image"
+                f"{len(codes)} groups and {len(strata)} strata", "give one of each per image"
             )
-        labels = labels[first]
+        labels = _rarest(codes, _numbered(strata, "stratum"), [str(each) for each in strata])
         return cls(codes, tuple(np.flatnonzero(labels == label) for label in np.unique(labels)))
 
     def __len__(self) -> int:
@@ -143,6 +142,18 @@ def finite(values: ArrayLike, images: int) -> NDArray[np.float64]:
             "leave them out or predict them again",
         )
     return rows
+
+
+def _rarest(
+    codes: NDArray[np.intp], strata: NDArray[np.intp], names: Sequence[str]
+) -> NDArray[np.intp]:
+    """Return the stratum of each group: of its images' strata the one of the fewest groups."""
+    pairs = np.unique(np.stack([codes, strata]), axis=1)
+    named = np.array(names)[np.unique(strata, return_index=True)[1]][pairs[1]]
+    order = np.lexsort((named, np.bincount(pairs[1])[pairs[1]], pairs[0]))
+    groups, own = pairs[:, order]
+    rarest: NDArray[np.intp] = own[np.unique(groups, return_index=True)[1]]
+    return rarest
 
 
 def _numbered(names: Sequence[Any], what: str) -> NDArray[np.intp]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-    from naevus.types import Task
+    from naevus.types import Task, Unit
 
 
 # Paired differences: their size, intervals and p values.
@@ -70,21 +70,27 @@ class Difference(NamedTuple):
         """Whether p is at most 0.05; the interval then excludes 0."""
         return self.p <= ERROR
 
-    def sentence(self, a: str = "A", b: str = "B") -> str:
-        """Describe the difference in a sentence, in percentage points."""
+    def sentence(self, a: str = "A", b: str = "B", unit: Unit = "lesion") -> str:
+        """Describe the difference of A and B in a sentence, in percentage points.
+
+        Args:
+            a: The name of A.
+            b: The name of B.
+            unit: What the groups are.
+        """
         value, low, high = (100 * part for part in self.difference)
-        lesions = counted(self.groups, "lesion")
+        groups = counted(self.groups, unit)
         if not self.distinguishable:
             limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
             return (
                 f"{self.score}: no clear difference between {a} and {b}: {b} - {a} is {value:.1f} "
-                f"points{limits}, {lesions}"
+                f"points{limits}, {groups}"
             )
         better = b
         if value < 0:
             better, value, low, high = a, -value, -high, -low
         limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
-        return f"{self.score}: {better} is better by {value:.1f} points{limits}, {lesions}"
+        return f"{self.score}: {better} is better by {value:.1f} points{limits}, {groups}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as a dictionary for JSON."""
@@ -288,11 +294,13 @@ class Comparison:
     """For correct predictions by the balanced decision, or masks with a Jaccard index from 0.65."""
     changed: tuple[Change, ...]
     """Images with another predicted class, or a Jaccard index on the other side of 0.65."""
+    unit: Unit = "lesion"
+    """What the groups are."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """One sentence per difference, the headline first."""
-        return tuple(difference.sentence(self.a, self.b) for difference in self.differences)
+        return tuple(one.sentence(self.a, self.b, self.unit) for one in self.differences)
 
     def __str__(self) -> str:
         return "\n".join(self.sentences)
@@ -308,7 +316,7 @@ class Comparison:
         return {
             **{
                 name: getattr(self, name)
-                for name in ("task", "a", "b", "images", "groups", "only_a", "only_b")
+                for name in ("task", "a", "b", "images", "groups", "unit", "only_a", "only_b")
             },
             "sentences": list(self.sentences),
             "differences": [plain(difference.to_dict()) for difference in self.differences],
@@ -342,7 +350,7 @@ class Comparison:
             NaevusError: matplotlib is not installed.
         """
         rows = [(one.score, *one.difference) for one in (*self.differences, *self.recalls)]
-        label = "B - A with its 95 % interval by lesion"
+        label = f"B - A with its 95 % interval by {self.unit}"
         return interval_figure(rows, f"A: {self.a}\nB: {self.b}", xlabel=label, reference=0)
 
 
@@ -354,6 +362,7 @@ def compare(
     *,
     allow_missing: bool = False,
     corrected: bool = True,
+    unit: Unit = "lesion",
 ) -> Comparison:
     """Compare two out-of-fold tables of the same task on the images they have in common.
 
@@ -364,6 +373,7 @@ def compare(
         allow_missing: Whether to leave out images that are in only one table.
         corrected: Whether to correct intervals and p for the number of differences; not if a
             single one is of interest, or if several comparisons are corrected together.
+        unit: What the groups are.
 
     Raises:
         DataError: The tasks or classes differ, a table lacks a column or has an id twice or a
@@ -392,6 +402,7 @@ def compare(
         recalls=recalls,
         mcnemar=test,
         changed=changed,
+        unit=unit,
     )
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from naevus.types import Unit
+
 
 ROUNDS: Final = 25
 """The number of members that greedy selection draws, with replacement."""
@@ -51,12 +53,15 @@ class EnsembleScores:
     """Greedy minus mean."""
     weights: dict[str, float]
     """The weights that greedy selection gives on all images; not evaluated."""
+    unit: Unit = "lesion"
+    """What the groups are."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the scores as a dictionary for JSON."""
         values = {
             "images": self.images,
             "groups": self.groups,
+            "unit": self.unit,
             "left_out": self.left_out,
             "single": {name: interval._asdict() for name, interval in self.single.items()},
             "mean": self.mean._asdict(),
@@ -69,7 +74,7 @@ class EnsembleScores:
 
 @repeatable
 def ensemble_scores(
-    tables: dict[str, pd.DataFrame], *, allow_missing: bool = False
+    tables: dict[str, pd.DataFrame], *, allow_missing: bool = False, unit: Unit = "lesion"
 ) -> EnsembleScores:
     """Evaluate ensembles of recipes by their out-of-fold predictions.
 
@@ -81,6 +86,7 @@ def ensemble_scores(
         tables: By name, tables for `naevus.evaluation.tables.probabilities` with ``image_id,
             group_id, truth``; at least two, with equal groups and diagnoses.
         allow_missing: Whether to leave out images that are missing in some table.
+        unit: What the groups are.
 
     Raises:
         DataError: There is only one table, or the tables do not match.
@@ -126,6 +132,7 @@ def ensemble_scores(
             groups,
         ),
         weights=dict(zip(names, chosen.tolist(), strict=True)),
+        unit=unit,
     )
 
 

@@ -29,7 +29,7 @@ from naevus.evaluation.selective import SelectiveScores
 from naevus.evaluation.subgroups import subgroup_scores
 from naevus.io.figures import interval_figure
 from naevus.io.files import plain
-from naevus.io.words import images_of_lesions
+from naevus.io.words import images_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.subgroups import Subgroup
     from naevus.evaluation.tables import LabelledPredictions
     from naevus.taxonomy import Taxonomy
+    from naevus.types import Unit
 
     Attributes = Mapping[str, Sequence[Any]]
 
@@ -156,6 +157,8 @@ class ClassificationEvaluation:
     """Classes in all sets of a part, because they have too few groups for a threshold."""
     lesions: LesionEvaluation | None = None
     """Metrics per lesion; None if no lesion has two images."""
+    unit: Unit = "lesion"
+    """What the groups are."""
 
     @classmethod
     @repeatable
@@ -166,6 +169,7 @@ class ClassificationEvaluation:
         *,
         always_calibrated: bool = False,
         fit_sets: bool = True,
+        unit: Unit = "lesion",
     ) -> ClassificationEvaluation:
         """Evaluate predicted probabilities.
 
@@ -175,6 +179,7 @@ class ClassificationEvaluation:
             always_calibrated: Whether too few groups for calibration are an error; otherwise the
                 figures that need it are left out.
             fit_sets: Whether to fit prediction sets if none are given.
+            unit: What the groups are.
 
         Raises:
             DataError: There are no images, one has no group, a value is not a probability, or there
@@ -195,9 +200,9 @@ class ClassificationEvaluation:
             calibrated = ProbabilityMetrics.of(other, given)
             if sets is None and fit_sets:
                 sets, in_every_set = _sets(labelled, parts)
-            lesions = LesionEvaluation.of(labelled, other, parts if fit_sets else None)
+            lesions = LesionEvaluation.of(labelled, other, parts if fit_sets else None, unit=unit)
         else:
-            lesions = LesionEvaluation.of(labelled)
+            lesions = LesionEvaluation.of(labelled, unit=unit)
         mean_auc, aucs = auc_intervals(natural, truth, groups, taxonomy)
         targets = targets_of(natural, truth, taxonomy)
         folds = table["fold"].tolist() if "fold" in table.columns else None
@@ -222,6 +227,7 @@ class ClassificationEvaluation:
             sets_given=labelled.sets is not None,
             in_every_set=in_every_set,
             lesions=lesions,
+            unit=unit,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -340,9 +346,10 @@ class Subject:
     Attributes:
         name: The name of the run, the runs or the predictions folder.
         images: The number of images that were evaluated for any task.
-        groups: The number of groups (lesions) of these images.
+        groups: The number of groups of these images.
         folds: The folds that predicted them, where known.
-        out_of_fold: Whether no network was trained on the evaluated lesions.
+        out_of_fold: Whether no network was trained on the evaluated groups.
+        unit: What the groups are.
     """
 
     name: str
@@ -350,6 +357,7 @@ class Subject:
     groups: int
     folds: tuple[int, ...]
     out_of_fold: bool
+    unit: Unit = "lesion"
 
 
 @dataclass(frozen=True)
@@ -371,7 +379,7 @@ class Evaluation:
     def __str__(self) -> str:
         """Return the subject and its headline metrics, one per line."""
         subject = self.subject
-        lines = [f"{subject.name}: {images_of_lesions(subject.images, subject.groups)}"]
+        lines = [f"{subject.name}: {images_of(subject.images, subject.groups, subject.unit)}"]
         if subject.out_of_fold:
             lines[0] += ", out-of-fold"
         rows = list(self._metrics())
@@ -407,7 +415,7 @@ class Evaluation:
     def to_frame(self) -> pd.DataFrame:
         """Return the headline metrics: ``task, metric, value, low, high``, one row per metric.
 
-        Values are as predicted; ``low`` and ``high`` bound the 95 % interval by lesion.
+        Values are as predicted; ``low`` and ``high`` bound the 95 % interval by group.
         """
         import pandas as pd  # noqa: PLC0415 (slow to import)
 
@@ -482,6 +490,7 @@ def evaluate(
     attribute_counts: pd.DataFrame | None = None,
     attributes: Attributes | None = None,
     out_of_fold: bool = False,
+    unit: Unit = "lesion",
 ) -> Evaluation:
     """Evaluate diagnoses, masks, or both.
 
@@ -492,7 +501,8 @@ def evaluate(
         masks: One row per image: ``image_id, group_id`` and the metrics of `mask_metrics`.
         attribute_counts: One row per image, as for `AttributesEvaluation.of`.
         attributes: Attributes of the classified images for subgroups, by name, N values each.
-        out_of_fold: Whether no network was trained on these lesions.
+        out_of_fold: Whether no network was trained on these groups.
+        unit: What the groups are.
 
     Raises:
         DataError: There is nothing to evaluate, or the inputs contradict each other.
@@ -506,11 +516,14 @@ def evaluate(
         for image_id, group in zip(table["image_id"], table["group_id"], strict=True)
     }
     folds = {int(fold) for table in tables if "fold" in table for fold in table["fold"].unique()}
+    subject = Subject(
+        name, len(groups), len(set(groups.values())), tuple(sorted(folds)), out_of_fold, unit
+    )
     return Evaluation(
-        Subject(name, len(groups), len(set(groups.values())), tuple(sorted(folds)), out_of_fold),
+        subject,
         None
         if labelled is None
-        else ClassificationEvaluation.of(labelled, attributes, fit_sets=out_of_fold),
-        None if masks is None else SegmentationEvaluation.of(masks),
-        None if attribute_counts is None else AttributesEvaluation.of(attribute_counts),
+        else ClassificationEvaluation.of(labelled, attributes, fit_sets=out_of_fold, unit=unit),
+        None if masks is None else SegmentationEvaluation.of(masks, unit),
+        None if attribute_counts is None else AttributesEvaluation.of(attribute_counts, unit),
     )

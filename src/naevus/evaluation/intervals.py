@@ -78,8 +78,8 @@ def grouped_ratios(
     """Bootstrap the mean of ratios of sums, resampling whole groups with replacement.
 
     Balanced accuracy is the mean over classes of (correct predictions) / (images); a plain mean is
-    one ratio of (scores) / (images). Resampling is stratified (by the diagnosis of a group's first
-    image) and keeps the number of groups (Davison & Hinkley 1997, 2.4 and 3.8).
+    one ratio of (scores) / (images). Resampling is stratified (by the diagnosis of a group,
+    `Groups`) and keeps the number of groups (Davison & Hinkley 1997, 2.4 and 3.8).
 
     Args:
         numerators: N x M, the contribution of each image to each ratio's numerator.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.bootstrap import Statistic
     from naevus.evaluation.calibration import BinnedError
     from naevus.evaluation.tables import LabelledPredictions
+    from naevus.types import Unit
 
 
 # Images grouped by lesion.
@@ -89,11 +90,8 @@ def by_lesion(labelled: LabelledPredictions) -> ByLesion:
 
 def lesion_column(table: pd.DataFrame) -> str:
     """Return the column of lesions: ``lesion_id`` if any is known, otherwise ``group_id``."""
-    return "lesion_id" if _any_known(table, "lesion_id") else "group_id"
-
-
-def _any_known(table: pd.DataFrame, column: str) -> bool:
-    return column in table.columns and bool(table[column].notna().any())
+    known = "lesion_id" in table.columns and bool(table["lesion_id"].notna().any())
+    return "lesion_id" if known else "group_id"
 
 
 # Metrics per lesion.
@@ -219,21 +217,22 @@ class LesionEvaluation:
         labelled: LabelledPredictions,
         calibrated: LabelledPredictions | None = None,
         parts: NDArray[np.intp] | None = None,
+        *,
+        unit: Unit = "lesion",
     ) -> Self | None:
         """Evaluate the lesions of N images; None if none of them has two images.
 
-        Groups are lesions unless they are patients: ``patient_id`` is known and no ``lesion_id``.
-
         Args:
-            labelled: The images as predicted; ``lesion_id, patient_id`` if they are known.
+            labelled: The images as predicted; ``lesion_id`` if it is known.
             calibrated: The same images, calibrated on other parts.
             parts: N numbers of the parts (`naevus.evaluation.scaling.parts_of`), for prediction
                 sets.
+            unit: What the groups are; without ``lesion_id`` only lesions are evaluated.
 
         Raises:
             DataError: The images of a lesion are in two groups.
         """
-        if lesion_column(labelled.table) == "group_id" and _any_known(labelled.table, "patient_id"):
+        if unit != "lesion" and lesion_column(labelled.table) == "group_id":
             return None
         found = by_lesion(labelled)
         several = np.bincount(found.members) > 1

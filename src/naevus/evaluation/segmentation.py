@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.evaluation.intervals import Proportion
+    from naevus.types import Unit
 
 
 WORST: Final = 20
@@ -128,15 +129,18 @@ class SegmentationEvaluation:
     """At most `WORST`, the worst first."""
     jaccard: NDArray[np.float64]
     """The Jaccard index of each image, in the table's order."""
+    unit: Unit = "lesion"
+    """What the groups are."""
 
     @classmethod
     @repeatable
-    def of(cls, table: pd.DataFrame) -> SegmentationEvaluation:
+    def of(cls, table: pd.DataFrame, unit: Unit = "lesion") -> SegmentationEvaluation:
         """Evaluate masks.
 
         Args:
             table: One row per image: ``image_id``, ``group_id`` and the fields of `MaskScore`;
                 ``fold``, boundary distances and conditions (`MaskComparison`) where known.
+            unit: What the groups are.
 
         Raises:
             DataError: The table is empty, lacks a column, has an id twice or a missing score.
@@ -167,6 +171,7 @@ class SegmentationEvaluation:
                 )
             ),
             jaccard=table["jaccard"].to_numpy(np.float64),
+            unit=unit,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Subgroup:
     balanced_accuracy: Interval | None
     """Over these classes; None if there are none. The classes differ between subgroups."""
     shared: tuple[str, ...]
-    """The classes with at least ten groups both in the subgroup and in the rest."""
+    """The classes with at least ten groups both in the subgroup and among the other images."""
     gap: float | None
     """Balanced accuracy minus that of the rest, both over ``shared``: the same case mix."""
     p: float | None
@@ -85,11 +85,14 @@ def subgroup_scores(
 ) -> tuple[Subgroup, ...]:
     """Score predictions for every value of some attributes.
 
-    The value of a group is that of its first image with a known value. The gap compares the
-    subgroup with all other groups of known value, over the classes that both have, with equal
+    An image counts for its own value, so that a group whose images differ (a patient with lesions
+    of several sites) is in several subgroups; intervals resample groups. The gap compares the
+    subgroup with all other images of known value, over the classes that both have, with equal
     weight for each class (direct standardisation). Differences in case mix therefore do not appear
     as differences in accuracy. The two-sided p value comes from permuting the values among the
-    groups of each diagnosis (Good, Permutation, Parametric and Bootstrap Tests, 2005).
+    blocks of each diagnosis (Good, Permutation, Parametric and Bootstrap Tests, 2005). A block is
+    the images of a group that share a value, so no block is split. Blocks of one group never
+    share a value but may after a permutation, which can only make p larger.
 
     Args:
         truth: N diagnoses.
@@ -107,11 +110,19 @@ def subgroup_scores(
     """
     if any(len(column) != len(truth) for column in (predicted, groups, *attributes.values())):
         raise DataError("ground truth, predictions, groups and attributes differ in length")
-    counted = _Counted.of(truth, predicted, groups)
+    if not len(truth):
+        raise DataError("there are no images", "give at least one")
+    names, hits = np.asarray(truth, object), np.equal(np.asarray(truth, object), predicted)
     found: list[Subgroup] = []
     for name, column in attributes.items():
-        values = _value_of_groups(column, counted.groups)
-        found += _of_attribute(counted, name, values, draws, seed)
+        values = pd.Series(list(column), dtype=object)
+        known = values.notna().to_numpy()
+        if not known.any():
+            continue
+        texts = values[known].map(str).to_numpy(object)
+        own = pd.Series(list(groups), dtype=object)[known]
+        blocks = _Blocks.of(names[known], hits[known], own.tolist(), texts)
+        found += _of_attribute(name, blocks, draws, seed)
     corrected = holm([np.nan if one.p is None else one.p for one in found])
     return tuple(
         one if one.p is None else replace(one, p_holm=float(p))
@@ -191,10 +202,15 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """Correct predictions and images by group and class, G x C each."""
+class _Blocks:
+    """The images of known value by block, which is a group and a value, and by class: B x C."""
 
-    groups: Groups
+    numbered: Groups
+    """The blocks of the images, with their diagnoses as strata."""
+    owners: NDArray[np.intp]
+    """B, the number of each block's group."""
+    shared: NDArray[np.object_]
+    """B, the value that a block's images share."""
     codes: tuple[str, ...]
     right: NDArray[np.float64]
     images: NDArray[np.float64]
@@ -202,54 +218,62 @@ class _Counted:
     """N, whether an image's answer is right."""
 
     @classmethod
-    def of(cls, truth: Sequence[str], predicted: Sequence[str], groups: Sequence[str]) -> _Counted:
-        numbered = Groups.of(groups, truth)
-        names = np.asarray(truth, object)
+    def of(
+        cls,
+        truth: NDArray[np.object_],
+        hits: NDArray[np.bool_],
+        groups: Sequence[str],
+        values: NDArray[np.object_],
+    ) -> _Blocks:
+        owners = Groups.of(groups).codes
+        numbered = Groups.of(list(zip(owners.tolist(), values, strict=True)), truth.tolist())
+        first = np.unique(numbered.codes, return_index=True)[1]  # all images of a block agree
         codes = tuple(sorted(set(truth)))
-        member = names[:, None] == np.array(codes, object)[None, :]
-        hits = names == np.asarray(predicted, object)
+        member = truth[:, None] == np.array(codes, object)[None, :]
         right = member & hits[:, None]
-        return cls(numbered, codes, numbered.sums(right), numbered.sums(member), hits)
+        sums = numbered.sums(right), numbered.sums(member)
+        return cls(numbered, owners[first], values[first], codes, *sums, hits)
 
-    def correct(self, groups: NDArray[np.intp]) -> Proportion:
-        """Return the fraction of right answers to the images of some groups."""
-        own = np.isin(self.groups.codes, groups)
-        return wilson_interval(self.hits[own], self.groups.codes[own].tolist())
+    def correct(self, blocks: NDArray[np.intp]) -> Proportion:
+        """Return the fraction of right answers to the images of some blocks."""
+        own = np.isin(self.numbered.codes, blocks)
+        return wilson_interval(self.hits[own], self.owners[self.numbered.codes[own]].tolist())
+
+    def groups_with(self, blocks: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Count the groups that have an image of each class in some blocks, C."""
+        present = self.images[blocks] > 0
+        return np.array([len(np.unique(self.owners[blocks][each])) for each in present.T], np.intp)
+
+    def strata(self, blocks: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the number of the stratum of each of some blocks."""
+        stratum = np.empty(len(self.numbered), np.intp)
+        for number, members in enumerate(self.numbered.strata):
+            stratum[members] = number
+        return stratum[blocks]
 
 
-def _value_of_groups(column: Sequence[Any], groups: Groups) -> NDArray[np.object_]:
-    """Return G values: that of the group's first image with a known value, else None."""
-    values = pd.Series(list(column), dtype=object)
-    known = np.flatnonzero(values.notna().to_numpy())
-    codes, first = np.unique(groups.codes[known], return_index=True)
-    result = np.full(len(groups), None, object)
-    result[codes] = [str(values.iloc[place]) for place in known[first]]
-    return result
-
-
-def _of_attribute(
-    counted: _Counted, name: str, values: NDArray[np.object_], draws: int, seed: int
-) -> list[Subgroup]:
-    known = np.flatnonzero(values != None)  # noqa: E711 - elementwise
-    names = sorted(set(values[known]))
-    present = counted.images[known] > 0
-    inside = np.array([values[known] == each for each in names]).reshape(len(names), len(known))
-    here = inside.astype(np.float64) @ present
-    enough = here >= LEAST_OF_CLASS
-    shared = enough & (present.sum(axis=0) - here >= LEAST_OF_CLASS)
-    right, images = counted.right[known], counted.images[known]
+def _of_attribute(name: str, blocks: _Blocks, draws: int, seed: int) -> list[Subgroup]:
+    names = sorted(set(blocks.shared))
+    inside = np.array([blocks.shared == each for each in names])
+    enough = np.array([blocks.groups_with(each) for each in inside]) >= LEAST_OF_CLASS
+    others = np.array([blocks.groups_with(~each) for each in inside]) >= LEAST_OF_CLASS
+    shared = enough & others
+    right, images = blocks.right, blocks.images
     gaps = _gaps(inside[None], right, images, shared)[0]
-    p_values = _p_values(gaps, inside, right, images, shared, _strata(counted, known), seed, draws)
-    codes = np.array(counted.codes, object)
+    every = np.arange(len(blocks.numbered))
+    p_values = _p_values(gaps, inside, right, images, shared, blocks.strata(every), seed, draws)
+    codes = np.array(blocks.codes, object)
     return [
         Subgroup(
             attribute=name,
             value=value,
             images=int(images[inside[row]].sum()),
-            groups=int(inside[row].sum()),
-            correct=counted.correct(known[inside[row]]),
+            groups=int(inside[row].sum()),  # a group has one block of a value at most
+            correct=blocks.correct(np.flatnonzero(inside[row])),
             classes=tuple(codes[enough[row]]),
-            balanced_accuracy=_balanced_accuracy(counted, known[inside[row]], enough[row], draws),
+            balanced_accuracy=_balanced_accuracy(
+                blocks, np.flatnonzero(inside[row]), enough[row], draws
+            ),
             shared=tuple(codes[shared[row]]),
             gap=float(gaps[row]) if shared[row].any() else None,
             p=float(p_values[row]) if shared[row].any() else None,
@@ -260,22 +284,15 @@ def _of_attribute(
 
 
 def _balanced_accuracy(
-    counted: _Counted, members: NDArray[np.intp], classes: NDArray[np.bool_], draws: int
+    blocks: _Blocks, members: NDArray[np.intp], classes: NDArray[np.bool_], draws: int
 ) -> Interval | None:
     if not classes.any():
         return None
-    right = counted.right[np.ix_(members, classes)]
-    images = counted.images[np.ix_(members, classes)]
-    strata = _strata(counted, members)
+    right = blocks.right[np.ix_(members, classes)]
+    images = blocks.images[np.ix_(members, classes)]
     # There is one row per group, so each row is resampled on its own.
-    return mean_ratio_interval(right, images, members.tolist(), strata.tolist(), draws=draws)
-
-
-def _strata(counted: _Counted, members: NDArray[np.intp]) -> NDArray[np.intp]:
-    stratum = np.empty(len(counted.groups), np.intp)
-    for number, groups in enumerate(counted.groups.strata):
-        stratum[groups] = number
-    return stratum[members]
+    strata = blocks.strata(members).tolist()
+    return mean_ratio_interval(right, images, members.tolist(), strata, draws=draws)
 
 
 def _gaps(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from naevus.types import Unit
 
 
 def counted(count: int, noun: str) -> str:
@@ -18,20 +22,26 @@ def counted(count: int, noun: str) -> str:
         >>> [counted(2, noun) for noun in ("diagnosis", "class", "copy", "held-out image")]
         ['2 diagnoses', '2 classes', '2 copies', '2 held-out images']
     """
-    return f"{count:,} {noun if count == 1 else _plural(noun)}"
+    return f"{count:,} {noun if count == 1 else plural(noun)}"
 
 
-def images_of_lesions(images: int, lesions: int) -> str:
-    """Return both counts with their nouns.
+def images_of(images: int, groups: int, unit: Unit) -> str:
+    """Return the numbers of images and of groups, with the noun for what a group is.
 
     Examples:
-        >>> images_of_lesions(12, 1)
-        '12 images of 1 lesion'
+        >>> images_of(12, 1, "lesion"), images_of(12, 9, "patient")
+        ('12 images of 1 lesion', '12 images of 9 patients')
     """
-    return f"{counted(images, 'image')} of {counted(lesions, 'lesion')}"
+    return f"{counted(images, 'image')} of {counted(groups, unit)}"
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
+    """Return the plural of a noun; words before the last one are kept.
+
+    Examples:
+        >>> plural("patient"), plural("class")
+        ('patients', 'classes')
+    """
     for ending, plural in (("sis", "ses"), ("ss", "sses"), ("x", "xes"), ("tch", "tches")):
         if noun.endswith(ending):
             return noun.removesuffix(ending) + plural

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.io.words import images_of_lesions
+from naevus.io.words import images_of, plural
 from naevus.reports.document import Headline, Section, Table, limits, spread
 from naevus.taxonomy import ATTRIBUTES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _POOLED = (
     "As in Task 2 of the challenge, pixels are pooled over all images, with equal weight for each "
-    "image. Intervals are 95 %, by lesion."
+    "image. Intervals are 95 %, by {unit}."
 )
 _CHOSEN = (
     "The thresholds of each fold maximise the pooled index of all attributes on the other folds. "
@@ -31,7 +31,7 @@ def sections(found: AttributesEvaluation) -> Iterator[Section]:
     yield Section(
         "attributes",
         "Attributes",
-        (_POOLED, *((_CHOSEN,) if chosen else ())),
+        (_POOLED.format(unit=found.unit), *((_CHOSEN,) if chosen else ())),
         tuple(_tables(found)),
     )
 
@@ -44,7 +44,7 @@ def summary(found: AttributesEvaluation, which: str) -> str:
         which: A phrase about the images, such as ``", held out in training,"``.
     """
     return (
-        f"The attribute masks of {images_of_lesions(found.images, found.groups)}{which} have "
+        f"The attribute masks of {images_of(found.images, found.groups, found.unit)}{which} have "
         f"a pooled Jaccard index of {found.jaccard}."
     )
 
@@ -52,7 +52,7 @@ def summary(found: AttributesEvaluation, which: str) -> str:
 def headlines(found: AttributesEvaluation) -> list[Headline]:
     """Return the headline figures."""
     one = found.jaccard
-    return [Headline("attributes, pooled Jaccard", f"{one.value:.3f}", limits(one))]
+    return [Headline("attributes, pooled Jaccard", f"{one.value:.3f}", limits(one, found.unit))]
 
 
 def _tables(found: AttributesEvaluation) -> Iterator[Table]:
@@ -60,7 +60,7 @@ def _tables(found: AttributesEvaluation) -> Iterator[Table]:
         {
             "attribute": ATTRIBUTES[name],
             "images": one.shown,
-            "lesions": one.groups,
+            plural(found.unit): one.groups,
             **spread("jaccard", one.jaccard),
             **(spread("alone", one.alone) if one.alone is not None else {}),
             **spread("AUC of presence", one.auc),
@@ -68,14 +68,14 @@ def _tables(found: AttributesEvaluation) -> Iterator[Table]:
         }
         for name, one in found.by_attribute.items()
     ]
-    note = "Images and lesions that show the attribute."
+    note = f"Images and {plural(found.unit)} that show the attribute."
     yield Table("attribute-scores", "Scores of attributes", pd.DataFrame(rows), note)
     if found.by_fold:
         by_fold = [
             {
                 "fold": one.fold,
                 "images": one.images,
-                "lesions": one.groups,
+                plural(found.unit): one.groups,
                 "pooled Jaccard": one.jaccard,
             }
             for one in found.by_fold

@@ -13,6 +13,7 @@ from naevus.images import quality
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
 from naevus.io.parallel import Workers, batches, cpu_count
+from naevus.io.words import plural
 from naevus.reports import figures
 from naevus.reports.document import FigureSlot, Section, Table
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from naevus.evaluation.tables import LabelledPredictions
     from naevus.runs.results import Results
+    from naevus.types import Unit
 
 
 # The appearance of images: skin tone and quality.
@@ -142,7 +144,7 @@ def training_section(history: pd.DataFrame) -> Section:
     return Section(
         "training",
         "Training",
-        ("The validation split consists of whole lesions that are not used for training.",),
+        ("The validation split consists of whole groups that are not used for training.",),
         (Table("last-epochs", "Last epoch", table),),
         tuple(
             FigureSlot(
@@ -158,19 +160,20 @@ def training_section(history: pd.DataFrame) -> Section:
 
 def data_section(results: Results) -> Section:
     """Return the numbers of images and lesions, and what was left out."""
-    images = results.images
+    images, groups = results.images, plural(results.unit)
     several = int((images["group_id"].value_counts() > 1).sum())
     counts = pd.DataFrame(
-        [one._asdict() for one in results.counts]
-        + [
+        [
+            *(one._asdict() for one in results.counts),
             {"what": "without a prediction", "images": len(results.unanswered)},
-            {"what": "lesions with several images", "lesions": several},
+            {"what": f"{groups} with several images", "groups": several},
             *_duplicates(results),
         ]
-    ).astype({"images": "Int64", "lesions": "Int64"})
-    tables = [Table("counts", "Images and lesions", counts)]
+    ).astype({"images": "Int64", "groups": "Int64"})
+    counts = counts.rename(columns={"groups": groups})
+    tables = [Table("counts", f"Images and {groups}", counts)]
     if results.labelled is not None:
-        tables.append(Table("class-counts", "Diagnoses", _by_class(results.labelled)))
+        tables.append(Table("class-counts", "Diagnoses", _by_class(results.labelled, groups)))
     if len(results.unanswered):
         tables.append(
             Table("unanswered", "Without a prediction", results.unanswered, folded=_long(results))
@@ -198,24 +201,32 @@ def provenance_section(results: Results) -> Section:
     )
 
 
-def _by_class(classified: LabelledPredictions) -> pd.DataFrame:
+def _by_class(classified: LabelledPredictions, groups: str) -> pd.DataFrame:
     classes = classified.table.groupby("diagnosis")["group_id"]
     names = {one.code: one.name for one in classified.taxonomy.diagnoses}
     present = [code for code in names if code in classes.groups]
     table = pd.DataFrame({"class": present, "name": [names[code] for code in present]})
     table["images"] = classes.size()[present].to_numpy()
-    table["lesions"] = classes.nunique()[present].to_numpy()
+    table[groups] = classes.nunique()[present].to_numpy()
     table["fraction of images"] = table["images"] / table["images"].sum()
     return table
 
 
 def _duplicates(results: Results) -> list[dict[str, Any]]:
     """Return the number of groups that join several lesion ids: their images are duplicates."""
-    if results.records is None:
+    if results.records is None or results.unit != "lesion":
         return []
     images = results.images.set_index("image_id")["group_id"]
     lesions = results.records["lesion_id"].groupby(images).nunique()
-    return [{"what": "groups that join several lesion ids", "lesions": sum(lesions > 1)}]
+    return [{"what": "groups that join several lesion ids", "groups": sum(lesions > 1)}]
+
+
+_GROUPS: Final[dict[Unit, str]] = {
+    "lesion": "A group is a lesion, or several lesions with duplicate images.",
+    "patient": "A group is a patient, with all lesions.",
+    "group": "A group is a patient with all lesions, or a lesion without a known patient; those "
+    "that share a lesion, a group or duplicate images are one.",
+}
 
 
 def _about(results: Results) -> list[str]:
@@ -226,7 +237,7 @@ def _about(results: Results) -> list[str]:
     )
     return [
         (
-            "A group is a lesion, or several lesions with duplicate images. "
+            f"{_GROUPS[results.unit]} "
             f"{parted} a group. The command naevus data check finds duplicates."
         )
     ]

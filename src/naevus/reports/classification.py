@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus.evaluation.intervals import FEW, LEAST, RARE
 from naevus.evaluation.subgroups import LEAST_OF_CLASS, SMALL
-from naevus.io.words import counted, images_of_lesions
+from naevus.io.words import counted, images_of, plural
 from naevus.reports import figures
 from naevus.reports.document import (
     FigureSlot,
@@ -30,14 +30,10 @@ if TYPE_CHECKING:
     from naevus.evaluation.evaluate import ClassificationEvaluation, ProbabilityMetrics
     from naevus.evaluation.lesions import LesionEvaluation, LesionScores
     from naevus.evaluation.operating_points import OperatingPoints
+    from naevus.types import Unit
 
 AS_PREDICTED: Final = "as predicted"
 CALIBRATED: Final = "cross-fitted"
-_FEW_LESIONS: Final = (
-    f"With fewer than {FEW} lesions, fractions have Wilson's interval and other figures a BCa "
-    f"interval. With fewer than {LEAST} lesions, figures have no interval."
-)
-FEW_GROUPS: Final = "There are too few lesions to fit a calibration."
 _PROXY: Final = (
     "Skin tone is the typology angle of the skin around the mask: a proxy that depends on camera, "
     "light and white balance. Image is the first quality flag of the image."
@@ -68,13 +64,13 @@ def summary(found: ClassificationEvaluation, which: str) -> str:
     """
     headline, recalls = found.as_predicted.intervals, found.as_predicted.recalls
     text = (
-        f"Of {images_of_lesions(found.images, found.groups)}{which} "
-        f"{_fraction(headline['accuracy'])} are classified correctly. The mean recall of the "
-        f"{len(recalls)} diagnoses (balanced accuracy) is "
-        f"{_fraction(headline['balanced_accuracy'])}"
+        f"Of {images_of(found.images, found.groups, found.unit)}{which} "
+        f"{_fraction(headline['accuracy'], found.unit)} are classified correctly. The mean "
+        f"recall of the {len(recalls)} diagnoses (balanced accuracy) is "
+        f"{_fraction(headline['balanced_accuracy'], found.unit)}"
     )
     if "MEL" in recalls:
-        text += f"; the recall of melanoma is {_fraction(recalls['MEL'])}"
+        text += f"; the recall of melanoma is {_fraction(recalls['MEL'], found.unit)}"
     return text + "."
 
 
@@ -87,13 +83,18 @@ def headlines(found: ClassificationEvaluation) -> list[Headline]:
         *((("recall of melanoma", recalls["MEL"]),) if "MEL" in recalls else ()),
     ]
     return [
-        *(Headline(name, percent(one.value), percent_range(one)) for name, one in shown),
-        Headline("images classified", f"{found.images:,}", f"of {counted(found.groups, 'lesion')}"),
+        *(
+            Headline(name, percent(one.value), percent_range(one, found.unit))
+            for name, one in shown
+        ),
+        Headline(
+            "images classified", f"{found.images:,}", f"of {counted(found.groups, found.unit)}"
+        ),
     ]
 
 
-def _fraction(interval: Any) -> str:
-    return f"{percent(interval.value)} ({percent_range(interval)})"
+def _fraction(interval: Any, unit: Unit) -> str:
+    return f"{percent(interval.value)} ({percent_range(interval, unit)})"
 
 
 def score_section(found: ClassificationEvaluation) -> Section:
@@ -105,13 +106,14 @@ def score_section(found: ClassificationEvaluation) -> Section:
         "Diagnoses",
         (
             (
-                "Intervals are 95 %, by lesion, conditional on the trained networks. The balanced "
-                "decision assumes equally common diagnoses; accuracy is that of the natural one."
+                f"Intervals are 95 %, by {found.unit}, conditional on the trained networks. The "
+                "balanced decision assumes equally common diagnoses; accuracy is that of the "
+                "natural one."
             ),
             *scores.notes,
-            *([_FEW_LESIONS] if found.groups < FEW else []),
+            *([_few(found.unit)] if found.groups < FEW else []),
             *([folded] if found.folded else []),
-            *([FEW_GROUPS] if found.calibrated is None else []),
+            *([too_few(found.unit)] if found.calibrated is None else []),
         ),
         (
             Table("scores", "Scores", _headline(found)),
@@ -145,6 +147,20 @@ def score_section(found: ClassificationEvaluation) -> Section:
     )
 
 
+def too_few(unit: Unit) -> str:
+    """Return why there is no calibration."""
+    return f"There are too few {plural(unit)} to fit a calibration."
+
+
+def _few(unit: Unit) -> str:
+    groups = plural(unit)
+    return (
+        f"With fewer than {FEW} {groups}, fractions such as recalls have Wilson's interval, "
+        "balanced accuracy has one made from those of the recalls, and other figures have a BCa "
+        f"interval. With fewer than {LEAST} {groups}, these other figures have no interval."
+    )
+
+
 def _headline(found: ClassificationEvaluation) -> pd.DataFrame:
     """Return one row per score, as predicted and calibrated on the other parts."""
     other = found.calibrated
@@ -165,7 +181,7 @@ def _by_fold(found: ClassificationEvaluation) -> list[Table]:
         {
             "fold": one.fold,
             "images": one.images,
-            "lesions": one.groups,
+            plural(found.unit): one.groups,
             "balanced accuracy": one.balanced_accuracy,
             "accuracy": one.accuracy,
         }
@@ -187,7 +203,7 @@ def _by_class(found: ClassificationEvaluation, *, calibrated: bool) -> pd.DataFr
                 "class": one.code,
                 "name": names[one.code],
                 "images": one.images,
-                "lesions": 0 if recall is None else recall.groups,
+                plural(found.unit): 0 if recall is None else recall.groups,
                 **spread("recall", recall),
                 "precision": one.precision,
                 "specificity": one.specificity,
@@ -248,7 +264,8 @@ def target_section(found: ClassificationEvaluation) -> Section:
                 rarer,
                 RARE,
             ),
-        ]
+        ],
+        found.unit,
     )
     return Section(
         "operating-points",
@@ -316,14 +333,14 @@ def ranking_section(found: ClassificationEvaluation) -> Section:
         "Ranking",
         ("How well each probability ranks its diagnosis above the others, over all thresholds.",),
         figure_slots=slots if curves else (),
-        undrawn=(f"{few}: no curves; these need {LEAST} lesions with and without it.",)
+        undrawn=(f"{few}: no curves; these need {counted(LEAST, found.unit)} with and without it.",)
         if few
         else (),
     )
 
 
 def _rarer(found: ClassificationEvaluation, code: str) -> int:
-    """Return the number of lesions with a diagnosis or without it, whichever is smaller."""
+    """Return the number of groups with a diagnosis or without it, whichever is smaller."""
     return min(found.aucs[code].groups, found.groups - found.aucs[code].groups)
 
 
@@ -345,14 +362,16 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
         partial(figures.reliability_figure, curves),
         "On the dotted diagonal, probabilities are perfectly calibrated.",
     )
-    drawn, said = borne([(slot, found.groups, FEW)])
+    drawn, said = borne([(slot, found.groups, FEW)], found.unit)
     return Section(
         "calibration",
         "Calibration",
         tuple(notes),
         (
             Table("calibration", "Calibration metrics; 0 is best", _calibration(variants)),
-            Table("reliability", "Reliability curve", _reliability(curves), folded=True),
+            Table(
+                "reliability", "Reliability curve", _reliability(curves, found.unit), folded=True
+            ),
         ),
         drawn,
         undrawn=said,
@@ -377,12 +396,12 @@ def _calibration(variants: Mapping[str, ProbabilityMetrics]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _reliability(curves: Mapping[str, Iterable[ReliabilityBin]]) -> pd.DataFrame:
+def _reliability(curves: Mapping[str, Iterable[ReliabilityBin]], unit: Unit) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "probabilities": name,
             "images": one.images,
-            "lesions": one.found.groups,
+            plural(unit): one.found.groups,
             "stated": one.stated,
             **spread("right", one.found),
         }
@@ -406,7 +425,7 @@ def selective_section(found: ClassificationEvaluation) -> Section:
         partial(figures.risk_coverage_figure, selective.curve),
         f"At full coverage, {percent(selective.risk.value)} are wrong (dotted line).",
     )
-    drawn, said = borne([(slot, found.groups, FEW)])
+    drawn, said = borne([(slot, found.groups, FEW)], found.unit)
     return Section(
         "selective",
         "Selective prediction",
@@ -422,26 +441,27 @@ def _sets(found: ClassificationEvaluation) -> list[Table]:
     if sets is None:
         return []
     rows = [
-        *(_coverage(code, one) for code, one in sets.classes.items()),
-        _coverage("all", sets.overall),
+        *(_coverage(code, one, found.unit) for code, one in sets.classes.items()),
+        _coverage("all", sets.overall, found.unit),
     ]
     always = ", ".join(found.in_every_set)
     whose = "the sets are those of the predictions"
     if not found.sets_given:
         whose = "thresholds are fitted on other parts"
     note = (
-        f"The nominal coverage is {100 * sets.coverage:g} % per class, with one image per lesion; "
-        f"{whose}. {percent(sets.single)} of the sets contain one diagnosis."
+        f"The nominal coverage is {100 * sets.coverage:g} % per class, with one image per "
+        f"{found.unit}; {whose}. {percent(sets.single)} of the sets contain one diagnosis."
     )
     if always:
-        note += f" {always}: in all sets, because too few lesions are available for a threshold."
+        few = plural(found.unit)
+        note += f" {always}: in all sets, because too few {few} are available for a threshold."
     return [Table("prediction-sets", "Prediction sets", pd.DataFrame(rows), note)]
 
 
-def _coverage(name: str, one: Coverage) -> dict[str, Any]:
+def _coverage(name: str, one: Coverage, unit: Unit) -> dict[str, Any]:
     return {
         "class": name,
-        "lesions": one.lesions.groups,
+        plural(unit): one.lesions.groups,
         **spread("set holds it", one.lesions),
         **spread("of all images", one.images),
         **spread("diagnoses in a set", one.mean_size),
@@ -528,7 +548,7 @@ def subgroup_section(found: ClassificationEvaluation) -> Section:
             "attribute": one.attribute,
             "value": one.value,
             "images": one.images,
-            "lesions": one.groups,
+            plural(found.unit): one.groups,
             **spread("correct", one.correct),
             **spread("balanced accuracy", one.balanced_accuracy),
             "gap": one.gap,
@@ -545,16 +565,17 @@ def subgroup_section(found: ClassificationEvaluation) -> Section:
         "Subgroups",
         (
             (
-                f"Balanced accuracy is over the diagnoses with at least {LEAST_OF_CLASS} lesions "
-                "in the subgroup. Compare only rows with the same diagnoses. Accuracy depends on "
-                "the case mix, but is given for any number of images."
+                "An image counts for its own value. Balanced accuracy is over the diagnoses with "
+                f"at least {counted(LEAST_OF_CLASS, found.unit)} in the subgroup. Compare only "
+                "rows with the same diagnoses. Accuracy depends on the case mix, but is given for "
+                "any number of images."
             ),
             (
                 "The gap is the subgroup's balanced accuracy minus that of all others, over the "
                 "diagnoses that both have. The p value is from permuting the subgroups among the "
-                "lesions of each diagnosis, with Holm's correction for all rows."
+                f"{plural(found.unit)} of each diagnosis, with Holm's correction for all rows."
             ),
-            f"Grey rows have fewer than {SMALL} lesions.",
+            f"Grey rows have fewer than {counted(SMALL, found.unit)}.",
             *([_PROXY] if any(one.attribute == "skin (proxy)" for one in groups) else []),
         ),
         (Table("subgroups", "Balanced decision by subgroup", table),),

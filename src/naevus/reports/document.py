@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pandas as pd
+
+from naevus.io.words import counted, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -14,10 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from naevus.evaluation.intervals import Interval
-
-
-NO_INTERVAL: Final = "no interval: too few lesions"
-"""Stands where an interval would."""
+    from naevus.types import Unit
 
 
 class Spread(Protocol):
@@ -45,9 +44,13 @@ def spread_with_interval(value: Spread | None) -> str:
     return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
 
 
-def limits(value: Spread) -> str:
-    """Return an interval as text, or a note that there is none."""
-    return NO_INTERVAL if math.isnan(value.low) else f"{value.low:.3f} to {value.high:.3f}"
+def limits(value: Spread, unit: Unit) -> str:
+    """Return an interval as text, or a note that there are too few lesions or patients for one."""
+    return _none(unit) if math.isnan(value.low) else f"{value.low:.3f} to {value.high:.3f}"
+
+
+def _none(unit: Unit) -> str:
+    return f"no interval: too few {plural(unit)}"
 
 
 # Table columns of values with intervals.
@@ -78,18 +81,18 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def percent_range(interval: Any) -> str:
+def percent_range(interval: Any, unit: Unit) -> str:
     """Return the interval of a fraction in per cent.
 
     Examples:
         >>> from naevus.evaluation.intervals import Interval
-        >>> percent_range(Interval(0.84, 0.826, 0.853))
+        >>> percent_range(Interval(0.84, 0.826, 0.853), "lesion")
         '82.6 to 85.3'
-        >>> percent_range(Interval(0.84, float("nan"), float("nan")))
-        'no interval: too few lesions'
+        >>> percent_range(Interval(0.84, float("nan"), float("nan")), "patient")
+        'no interval: too few patients'
     """
     if math.isnan(interval.low):
-        return NO_INTERVAL
+        return _none(unit)
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
@@ -140,20 +143,21 @@ class FigureSlot(NamedTuple):
 
 
 def borne(
-    slots: Iterable[tuple[FigureSlot, int, int]],
+    slots: Iterable[tuple[FigureSlot, int, int]], unit: Unit
 ) -> tuple[tuple[FigureSlot, ...], tuple[str, ...]]:
-    """Return the figures that enough lesions bear, and a sentence for each of the others.
+    """Return the figures that enough groups bear, and a sentence for each of the others.
 
     Args:
-        slots: Each with the lesions that it stands on, and how many it needs.
+        slots: Each with the groups that it stands on, and how many it needs.
+        unit: What the groups are.
     """
     given = list(slots)
     return (
-        tuple(slot for slot, lesions, least in given if lesions >= least),
+        tuple(slot for slot, groups, least in given if groups >= least),
         tuple(
-            f"No figure “{slot.title}”: it needs {least} lesions, there are {lesions}."
-            for slot, lesions, least in given
-            if lesions < least
+            f"No figure “{slot.title}”: it needs {counted(least, unit)}, there are {groups}."
+            for slot, groups, least in given
+            if groups < least
         ),
     )
 
@@ -191,7 +195,7 @@ class Section:
     figure_slots: tuple[FigureSlot, ...] = ()
     galleries: tuple[Gallery, ...] = ()
     undrawn: tuple[str, ...] = ()
-    """Sentences about figures that too few lesions bear; a terminal, without figures, has none."""
+    """Sentences about figures that too few groups bear; a terminal, without figures, has none."""
     command: str = ""
     """A command to copy, shown verbatim."""
 

@@ -17,6 +17,7 @@ from naevus.bundles.bundle import Bundle
 from naevus.datasets.sources import attribute_mask_file
 from naevus.errors import BundleError, DataError, ImageError
 from naevus.evaluation.attributes import TRUE_MASKS, PooledCounts, jaccard
+from naevus.evaluation.lesions import lesion_column
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import ATTRIBUTE_LEGEND
 from naevus.images.read import read
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from naevus.evaluation.tables import LabelledPredictions
     from naevus.runs.results import Results
+    from naevus.types import Unit
 
 
 # Selection of images: most confident, wrong, least confident, most disagreement.
@@ -54,7 +56,7 @@ class Chosen(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Images with a common property, at most one per lesion."""
+    """Images with a common property, at most one per group."""
 
     name: str
     title: str
@@ -62,8 +64,8 @@ class Choice(NamedTuple):
     images: list[Chosen]
 
 
-def of_diagnoses(classified: LabelledPredictions) -> list[Choice]:
-    """Choose images by their natural probabilities."""
+def of_diagnoses(classified: LabelledPredictions, unit: Unit = "lesion") -> list[Choice]:
+    """Choose images by their natural probabilities; ``unit`` is what the groups are."""
     table, codes = classified.table, np.array(classified.taxonomy.codes, object)
     natural, places = classified.natural, np.arange(len(classified.table))
     classes = np.array([classified.taxonomy.index(code) for code in table["diagnosis"]], np.intp)
@@ -87,7 +89,7 @@ def of_diagnoses(classified: LabelledPredictions) -> list[Choice]:
 
     best = in_turn(np.argsort(-np.where(right, of_truth, -1), kind="stable"), classes, right)
     wrong = np.flatnonzero(~right)
-    apart, how = disagreement(table, natural)
+    apart, how = disagreement(table, natural, unit)
     farthest = np.argsort(-apart, kind="stable")
     farthest = farthest[apart[farthest] > 0]
     return [
@@ -192,18 +194,26 @@ def in_turn(
 
 
 def disagreement(
-    table: pd.DataFrame, natural: NDArray[np.float64]
+    table: pd.DataFrame, natural: NDArray[np.float64], unit: Unit = "lesion"
 ) -> tuple[NDArray[np.float64], str]:
     """Return the disagreement about each image, and a description of how it is measured.
 
     For several networks, the Jensen-Shannon divergence of their probabilities (Lin 1991). Otherwise
     the total variation distance from the mean over the images of the same lesion.
+
+    Args:
+        table: ``image_id, group_id``, and ``lesion_id`` and ``member_probs`` if known.
+        natural: N x C natural probabilities.
+        unit: What the groups are; without ``lesion_id`` they are taken as lesions only if they are.
     """
     if "member_probs" in table and table["member_probs"].map(lambda each: len(each) > 1).all():
         members = np.array([np.stack(list(each)) for each in table["member_probs"]], np.float64)
         apart = _entropy(members.mean(axis=1)) - _entropy(members).mean(axis=1)
         return np.maximum(apart, 0), "The probabilities of the networks differ most."
-    groups = pd.factorize(table["group_id"])[0]
+    names = table[lesion_column(table)]
+    if names.name == "group_id" and unit != "lesion":
+        return np.zeros(len(table)), ""  # no image is known to show the lesion of another
+    groups = pd.factorize(names.astype(object).where(names.notna(), table.index))[0]
     counts = np.bincount(groups)
     means = np.zeros((len(counts), natural.shape[1]))
     np.add.at(means, groups, natural)
@@ -304,7 +314,7 @@ def gallery_section(
     """
     if results.records is None or results.records["path"].isna().all():
         return None
-    choices = of_diagnoses(results.labelled) if results.labelled is not None else []
+    choices = of_diagnoses(results.labelled, results.unit) if results.labelled is not None else []
     # Lesion masks of an attributes run belong to other copies, which are not available.
     if results.mask_scores is not None and (
         results.attribute_counts is None or results.mask_folder is not None
@@ -336,7 +346,8 @@ def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> lis
     notes = [
         (
             "The page contains small copies of the images. If they show patients, share it only "
-            "with people who may see them. Each gallery shows at most one image per lesion."
+            "with people who may see them. Each gallery shows at most one image per "
+            f"{results.unit}."
         ),
         f"Contours: yellow is the ground truth, if known{predicted}.",
     ]

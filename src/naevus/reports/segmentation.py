@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus.evaluation.intervals import RARE
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
-from naevus.io.words import counted, images_of_lesions
+from naevus.io.words import counted, images_of, plural
 from naevus.reports import figures
 from naevus.reports.document import (
     FigureSlot,
@@ -43,7 +43,7 @@ def summary(found: SegmentationEvaluation, which: str) -> str:
         which: A phrase about the images, such as ``", held out in training,"``.
     """
     return (
-        f"The masks of {images_of_lesions(found.images, found.groups)}{which} have a mean "
+        f"The masks of {images_of(found.images, found.groups, found.unit)}{which} have a mean "
         f"Jaccard index of {found.metrics['jaccard']}. {percent(found.failed.value)} are below "
         f"{JACCARD_THRESHOLD}; with these set to 0, as in the challenge, the mean is "
         f"{found.metrics['thresholded_jaccard']}."
@@ -53,7 +53,7 @@ def summary(found: SegmentationEvaluation, which: str) -> str:
 def headlines(found: SegmentationEvaluation) -> list[Headline]:
     """Return the headline figures."""
     shown = [
-        Headline(label, f"{one.value:.3f}", limits(one))
+        Headline(label, f"{one.value:.3f}", limits(one, found.unit))
         for label, one in (
             ("mean Jaccard index", found.metrics["jaccard"]),
             ("thresholded Jaccard", found.metrics["thresholded_jaccard"]),
@@ -62,7 +62,9 @@ def headlines(found: SegmentationEvaluation) -> list[Headline]:
     return [
         *shown,
         Headline(f"below {JACCARD_THRESHOLD}", percent(found.failed.value), "of the images"),
-        Headline("images segmented", f"{found.images:,}", f"of {counted(found.groups, 'lesion')}"),
+        Headline(
+            "images segmented", f"{found.images:,}", f"of {counted(found.groups, found.unit)}"
+        ),
     ]
 
 
@@ -77,11 +79,11 @@ def mask_section(found: SegmentationEvaluation) -> Section:
         f"5, 25, 50, 75 and 95 % of the images are at or below {listed}. The dashed line is the "
         "challenge's threshold.",
     )
-    drawn, said = borne([(slot, found.groups, RARE)])
+    drawn, said = borne([(slot, found.groups, RARE)], found.unit)
     return Section(
         "masks",
         "Masks",
-        ("Means over images, each at its original size; intervals are 95 %, by lesion.",),
+        (f"Means over images, each at its original size; intervals are 95 %, by {found.unit}.",),
         (
             Table("mask-scores", "Scores of masks", interval_table("score", found.metrics)),
             *_by_fold(found),
@@ -98,7 +100,7 @@ def _by_fold(found: SegmentationEvaluation) -> list[Table]:
         {
             "fold": one.fold,
             "images": one.images,
-            "lesions": one.groups,
+            plural(found.unit): one.groups,
             "jaccard": one.jaccard,
             "thresholded_jaccard": one.thresholded_jaccard,
         }
@@ -123,7 +125,7 @@ def failure_section(found: SegmentationEvaluation) -> Section:
         partial(figures.threshold_figure, found.curve),
         "The dashed line is the challenge's threshold; bands are 95 % intervals.",
     )
-    drawn, said = borne([(slot, found.groups, RARE)])
+    drawn, said = borne([(slot, found.groups, RARE)], found.unit)
     return Section(
         "failures",
         "Failures",
@@ -143,7 +145,7 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
             {
                 "images with": one.name,
                 "images": one.images,
-                "lesions": 0 if one.failed is None else one.failed.groups,
+                plural(found.unit): 0 if one.failed is None else one.failed.groups,
                 "failures": one.failures,
                 **spread("fraction failed", one.failed),
                 **spread("of all others", one.elsewhere),
@@ -157,7 +159,7 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
             {
                 "lesion, fraction of image": f"{100 * band.low:.0f} to {100 * band.high:.0f} %",
                 "images": band.images,
-                "lesions": band.failed.groups,
+                plural(found.unit): band.failed.groups,
                 **spread("jaccard", band.jaccard),
                 **spread("fraction failed", band.failed),
                 **spread("distance", band.surface_distance),

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from naevus.io.words import images_of_lesions
+from naevus.io.words import images_of, plural
 from naevus.reports.document import grid_of, spread_with_interval
 from naevus.taxonomy import ATTRIBUTES
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.ensemble_selection import EnsembleScores
     from naevus.reports.document import Document
     from naevus.reports.document import Table as DocumentTable
+    from naevus.types import Unit
 
 
 # A document: `evaluate` shows all of it, `report` only the main tables.
@@ -134,19 +135,19 @@ _MOST = 20
 def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
     """Yield the differences between two runs: scores, classes, and changed images."""
     yield Text(f"A: {found.a}\nB: {found.b}")
-    yield Text(f"{images_of_lesions(found.images, found.groups)} are in both")
+    yield Text(f"{images_of(found.images, found.groups, found.unit)} are in both")
     for name, count in (("A", found.only_a), ("B", found.only_b)):
         if count:
             yield Text(f"note: {count:,} more are only in {name} and left out", style="yellow")
     # Not by their paths, which the first lines give: sentences would be three lines long.
-    yield Text("\n".join(one.sentence() for one in found.differences), style="bold")
-    yield _differences("score", found.differences)
+    yield Text("\n".join(one.sentence(unit=found.unit) for one in found.differences), style="bold")
+    yield _differences("score", found.differences, found.unit)
     if found.recalls:
-        yield _differences("class, balanced decision", found.recalls)
+        yield _differences("class, balanced decision", found.recalls, found.unit)
     test = found.mcnemar
     yield Text(
-        f"one image per lesion: only A is correct {test.only_a} times, only B {test.only_b} times "
-        f"(McNemar, exact: p = {test.p:.3g})"
+        f"one image per {found.unit}: only A is correct {test.only_a} times, only B {test.only_b} "
+        f"times (McNemar, exact: p = {test.p:.3g})"
     )
     if found.changed:
         yield _changes(found.changed)
@@ -156,7 +157,7 @@ def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
     """Yield the scores of runs alone and as ensembles."""
     table = Table(
         "balanced decision",
-        title=images_of_lesions(found.images, found.groups),
+        title=images_of(found.images, found.groups, found.unit),
     )
     table.add_column("balanced accuracy", justify="right")
     table.add_column("weight in greedy", justify="right")
@@ -168,16 +169,16 @@ def ensemble_tables(found: EnsembleScores) -> Iterable[RenderableType]:
     )
     if found.left_out:
         yield Text(f"note: {found.left_out:,} more are not in all and left out", style="yellow")
-    table.caption = "95 % intervals by lesion; weights are fitted on all images"
+    table.caption = f"95 % intervals by {found.unit}; weights are fitted on all images"
     yield table
-    yield Text(found.gain.sentence("the mean", "greedy selection"))
+    yield Text(found.gain.sentence("the mean", "greedy selection", found.unit))
 
 
-def _differences(first: str, differences: Sequence[Difference]) -> Table:
+def _differences(first: str, differences: Sequence[Difference], unit: Unit) -> Table:
     tests = differences[0].tests
     corrected = f", corrected for all {tests} differences" if tests > 1 else ""
-    table = Table(first, title=f"B - A with its 95 % interval by lesion, and p{corrected}")
-    for column in ("lesions", "A", "B", "B - A", "95 % interval", "p"):
+    table = Table(first, title=f"B - A with its 95 % interval by {unit}, and p{corrected}")
+    for column in (plural(unit), "A", "B", "B - A", "95 % interval", "p"):
         table.add_column(column, justify="right")
     for one in differences:
         value, low, high = one.difference

@@ -9,13 +9,14 @@ from naevus.errors import RunError
 from naevus.evaluation.comparison import compare
 from naevus.io.formats import read_parquet
 from naevus.io.progress import SILENT
-from naevus.runs.run import open_run
+from naevus.runs.run import Run, open_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.evaluation.comparison import Comparison
     from naevus.io.progress import Reporter
+    from naevus.types import Unit
 
 
 def compare_runs(
@@ -30,7 +31,7 @@ def compare_runs(
         reporter: Gets a warning about images that are left out.
 
     Returns:
-        Every difference, B - A, with its 95 % interval and its test by lesion.
+        Every difference, B - A, with its 95 % interval and its test by group.
 
     Raises:
         RunError: One is neither a run nor a table, or is incomplete.
@@ -45,7 +46,15 @@ def compare_runs(
         out_of_fold_table(Path(path), allow_missing=allow_missing, reporter=reporter)
         for path in (a, b)
     )
-    return compare(one, other, (str(a), str(b)), allow_missing=allow_missing)
+    names = str(a), str(b)
+    return compare(one, other, names, allow_missing=allow_missing, unit=unit_of_results(Path(a)))
+
+
+def unit_of_results(path: Path) -> Unit:
+    """Return what the groups of a run are, or of a table in its folders; otherwise lesions."""
+    folders = (path, *path.resolve().parents[:2])
+    run = next((each for each in folders if (each / "run.toml").exists()), None)
+    return "lesion" if run is None else Run.open(run, allow_missing=True).unit
 
 
 def read_out_of_fold(path: Path) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.subgroups import age_bands
 from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
-from naevus.io.words import images_of_lesions
+from naevus.io.words import images_of
 from naevus.runs.run import lesions_of
 from naevus.taxonomy import ATTRIBUTES
 from naevus.types import Patient
@@ -69,7 +69,7 @@ class ClassificationEvidence(NamedTuple):
 
 def counted(table: pd.DataFrame) -> str:
     """Describe a table: the numbers of images and lesions, and the folds."""
-    text = images_of_lesions(len(table), table["group_id"].nunique())
+    text = images_of(len(table), table["group_id"].nunique(), "lesion")
     if "fold" not in table.columns:
         return text
     folds = sorted(table["fold"].unique().tolist())

@@ -12,6 +12,7 @@ import pandas as pd
 
 from naevus import __version__
 from naevus.bundles.spec import MANIFEST
+from naevus.datasets.dataset import unit_of
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load, report_types
 from naevus.datasets.masksurvey import check_areas
@@ -24,7 +25,7 @@ from naevus.evaluation.tables import combined, evaluated, oof_classified, taxono
 from naevus.io.files import sha256, stored
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, warn_all
-from naevus.runs.comparison import read_out_of_fold
+from naevus.runs.comparison import read_out_of_fold, unit_of_results
 from naevus.runs.manifest import prediction_command, training_command, trial_notes
 from naevus.runs.prediction_tables import read_predictions
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.evaluate import Evaluation
     from naevus.evaluation.tables import LabelledPredictions
     from naevus.io.progress import Reporter
+    from naevus.types import Unit
 
 Facts = dict[str, dict[str, str]]
 """Names and values, by the title of their table."""
@@ -46,11 +48,11 @@ _ONE_RUN = "only classification runs can be evaluated together"
 
 
 class Count(NamedTuple):
-    """A number of images, and of lesions if known."""
+    """A number of images, and of groups if known."""
 
     what: str
     images: int
-    lesions: int | None = None
+    groups: int | None = None
 
 
 def _nothing() -> pd.DataFrame:
@@ -79,6 +81,7 @@ class Results:
         fold_bundles: Bundle folder of each fold of a classification run.
         classified_with: Settings of the predictions: ``bundles`` (SHA-256), ``tta``.
         notes: Sentences about excluded images.
+        unit: What the groups are.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Results:
     fold_bundles: Mapping[int, Path] = field(default_factory=dict)
     classified_with: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unit: Unit = "lesion"
 
     @property
     def images(self) -> pd.DataFrame:
@@ -133,6 +137,7 @@ def evaluate_results(results: Results, appearance: pd.DataFrame | None = None) -
         attribute_counts=results.attribute_counts,
         attributes=_attributes(results, appearance),
         out_of_fold=results.out_of_fold,
+        unit=results.unit,
     )
 
 
@@ -203,6 +208,7 @@ def evaluate_folders(
             list(map(str, paths)),
             allow_missing=allow_missing,
         )
+        found = replace(found, unit=unit_of_results(paths[0]))
         if data is not None:
             dataset = ground_truth(paths[0], Path(data), reporter=reporter)
             found = with_lesion_ids(found, dataset)
@@ -218,8 +224,8 @@ def evaluate_folders(
         tables, names = [run.predictions() for run in opened], list(map(str, runs))
         found = results_of_tables(name, tables, names, allow_missing=allow_missing)
         found = with_lesion_masks(found, opened[0])
+        found = replace(found, unit=opened[0].unit, notes=(*found.notes, *trial_notes(opened)))
         found = with_lesion_ids(found, _dataset_of(opened[0], data))
-        found = replace(found, notes=(*found.notes, *trial_notes(opened)))
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
     if len(paths) != 1:
         raise DataError(
@@ -320,19 +326,26 @@ def with_lesion_masks(results: Results, run: Run) -> Results:
 def with_lesion_ids(results: Results, dataset: Dataset | None) -> Results:
     """Return results with the ``lesion_id`` of each diagnosed image, from their data set.
 
+    The data set also says what the groups are.
+
     Args:
         results: Those of a run, or of tables.
-        dataset: None: it is not at hand, and groups are taken as lesions.
+        dataset: None: it is not at hand, and groups are what the run recorded.
 
     Raises:
         DataError: The data set has none of the images.
     """
-    if dataset is None or results.labelled is None:
+    if dataset is None:
         return results
-    table = results.labelled.table
-    records = _records(dataset, table["image_id"], None)
+    images = results.images
+    records = _records(dataset, images["image_id"], None)
     if records is None or records.empty:
         raise DataError(f"{dataset.root}: has none of these images", "name the data set of the run")
+    owned = images.assign(patient_id=images["image_id"].map(records["patient_id"]))
+    results = replace(results, unit=unit_of(owned))
+    if results.labelled is None:
+        return results
+    table = results.labelled.table
     table = table.assign(lesion_id=table["image_id"].map(records["lesion_id"]))
     return replace(results, labelled=results.labelled._replace(table=table))
 
@@ -364,7 +377,8 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
     found = results_of_tables(folder.name, [table])
     segmentation = found.labelled is None
     run = Run.open(folder, allow_missing=True)
-    found = with_lesion_ids(with_lesion_masks(found, run), dataset)
+    found = replace(with_lesion_masks(found, run), unit=run.unit)
+    found = with_lesion_ids(found, dataset)
     given = inputs.get("masks")
     masks = folder / "masks" if segmentation else given and Path(given)
     split = Folds.read(folder / "folds.csv").table
@@ -515,6 +529,7 @@ def results_of_predictions(
         },
         command=prediction_command(settings, dataset),
         classified_with=settings.get("classifier") or {},
+        unit=unit_of(table),
         notes=(
             *joined.notes(),
             *there.notes(table),

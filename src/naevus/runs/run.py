@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.tables import LeftOut
     from naevus.io.progress import Reporter
-    from naevus.types import Task
+    from naevus.types import Task, Unit
 
 
 WEIGHTS = "weights.safetensors"
@@ -45,7 +45,7 @@ _INPUTS = {
     "images": (int,),
     "masks": (str, type(None)),
 }
-_MORE = {"copies": (list, type(None)), "init_from": (str, type(None))}
+_MORE = {"copies": (list, type(None)), "init_from": (str, type(None)), "unit": (str,)}
 """Types of the entries of ``inputs.json``; the second group is absent from older runs."""
 
 
@@ -116,6 +116,12 @@ class Run:
         folds = Folds.read(folder / "folds.csv")
         return cls(folder, load_recipe(path), folds, inputs, allow_missing)
 
+    @property
+    def unit(self) -> Unit:
+        """What the groups are; of older runs it is not known, and they are taken as lesions."""
+        unit: Unit = self.inputs.get("unit", "lesion")
+        return unit
+
     def refuse_other(self, recipe: Recipe, folds: Folds, inputs: Mapping[str, Any]) -> None:
         """Refuse to resume this run with other settings, folds or data, and say which differ.
 
@@ -124,7 +130,12 @@ class Run:
         """
         for what, why, remedy in (
             ("settings", differences(self.recipe.settings(), recipe.settings()), "set it back"),
-            ("data", differences(self.inputs, inputs), "name the same data"),
+            # Older runs do not say what their groups are; the fingerprint has the groups.
+            (
+                "data",
+                differences(self.inputs | {"unit": ""}, {**inputs, "unit": ""}),
+                "name the same data",
+            ),
             ("folds", self.folds.differ(folds), f"pass --folds {self.folder / 'folds.csv'}"),
         ):
             if why:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from naevus.datasets.cache import ImageCache
+from naevus.datasets.dataset import unit_of
 from naevus.datasets.folds import validation_split
 from naevus.datasets.masksurvey import check_masks, implausible_problem, refuse
 from naevus.errors import DataError, RunError
@@ -523,6 +524,7 @@ def inputs_of(dataset: Dataset, training_data: TrainingData) -> dict[str, Any]:
         "layout": dataset.layout,
         "images": len(dataset),
         "fingerprint": dataset.fingerprint(),
+        "unit": unit_of(dataset.table),
         "masks": str(training_data.masks.resolve()) if training_data.masks else None,
         "copies": [str(folder.resolve()) for folder in training_data.copies],
         "init_from": str(training_data.init_from.folder.resolve())
@@ -584,7 +586,7 @@ def check_init_from(source: Run, folds: Folds, fold: int) -> None:
     if leaked.any():
         first = kept.loc[leaked, "image_id"].min()
         raise RunError(
-            f"{source.folder}: its fold {fold} was trained on the lesion of {first}, "
+            f"{source.folder}: its fold {fold} was trained on the {source.unit} of {first}, "
             "which is held out here",
             "start from a run with the same folds",
         )

@@ -44,6 +44,25 @@ def test_draws_keep_the_number_of_groups_per_stratum(names: list[int], draws: in
         assert (counts[:, members].sum(axis=1) == len(members)).all()
 
 
+@given(st.permutations(range(9)))
+def test_a_group_of_several_strata_is_in_the_rarest_whatever_the_order(order: list[int]) -> None:
+    names = ["a", "a", "a", "b", "b", "c", "d", "e", "e"]
+    labels = ["NV", "NV", "MEL", "MEL", "NV", "NV", "NV", "DF", "BCC"]  # of e both are as rare
+    names, labels = [names[place] for place in order], [labels[place] for place in order]
+    groups = Groups.of(names, labels)
+    of_group = dict(zip(groups.codes.tolist(), names, strict=True))
+    found = {frozenset(of_group[int(each)] for each in members) for members in groups.strata}
+    assert found == {frozenset("ab"), frozenset("cd"), frozenset("e")}
+
+
+@given(st.permutations(["BCC", "DF"]))
+def test_ties_between_strata_are_broken_by_their_names(labels: list[str]) -> None:
+    alone = Groups.of(["a", "a", "b", "c"], [*labels, "BCC", "DF"])
+    assert sorted(map(len, alone.strata)) == [1, 2]
+    both = next(members for members in alone.strata if len(members) == 2)
+    assert both.tolist() == [0, 1]  # a joins b, of BCC
+
+
 def test_groups_are_drawn_with_equal_frequency() -> None:
     groups = Groups.of(["a", "b", "b", "c", "d"])
     counts = np.concatenate(list(groups.drawn(4000)))

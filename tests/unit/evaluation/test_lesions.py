@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from naevus.evaluation.priors import rebalance
 from naevus.evaluation.scaling import parts_of
 from naevus.evaluation.tables import LabelledPredictions
 from naevus.taxonomy import ISIC2018
+
+if TYPE_CHECKING:
+    from naevus.types import Unit
 
 CODES = ISIC2018.codes
 
@@ -141,14 +145,13 @@ def test_without_lesions_the_groups_count_and_without_pairs_nothing_does() -> No
     assert ClassificationEvaluation.of(labelled._replace(table=apart)).lesions is None
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_patients_are_no_lesions(known: bool) -> None:
-    labelled = predictions(column="patient_id")
-    if not known:
-        labelled.table["patient_id"] = pd.NA
-    assert (LesionEvaluation.of(labelled) is None) == known
+@pytest.mark.parametrize("unit", ["lesion", "patient", "group"])
+def test_patients_are_no_lesions(unit: Unit) -> None:
+    labelled = predictions(column="other")
+    assert (LesionEvaluation.of(labelled, unit=unit) is None) == (unit != "lesion")
+    assert (ClassificationEvaluation.of(labelled, unit=unit).lesions is None) == (unit != "lesion")
     labelled.table["lesion_id"] = labelled.table["group_id"]
-    found = LesionEvaluation.of(labelled)
+    found = LesionEvaluation.of(labelled, unit=unit)
     assert found is not None
     assert found.by == "lesion_id"
 

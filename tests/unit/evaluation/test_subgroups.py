@@ -134,19 +134,55 @@ def test_rare_classes_and_small_subgroups_are_left_out_or_marked() -> None:
     assert found["trunk"].balanced_accuracy is not None
 
 
-def test_a_group_has_its_first_known_value() -> None:
+def test_an_image_counts_for_its_own_value() -> None:
+    rows = images()
+    rng = np.random.default_rng(5)
+    site = rng.choice(["back", "arm", ""], len(rows["truth"])).tolist()  # unlike within a patient
+    given: list[str | None] = [each or None for each in site]
+    found = scored(rows, site=given)
+    assert set(found) == {"back", "arm"}
+    for value, one in found.items():
+        own = [place for place, each in enumerate(site) if each == value]
+        right = [rows["truth"][place] == rows["answers"][place] for place in own]
+        assert one.images == len(own)
+        assert one.correct.value == pytest.approx(np.mean(right))
+        assert one.groups == len({rows["groups"][place] for place in own})
+        assert one.correct.groups == one.groups
+        assert one.classes
+        recalls = [np.mean([right[place] for place, row in enumerate(own)
+                            if rows["truth"][row] == code]) for code in one.classes]  # fmt: skip
+        assert one.balanced_accuracy.value == pytest.approx(np.mean(recalls))
+    assert scored(rows, site=[None] * len(site)) == {}
+
+
+def test_the_order_of_the_images_changes_no_value() -> None:
     rows = images(60)
-    sex: list[str | None] = list(rows["sex"])
-    first: dict[str, int] = {}
-    for place, group in enumerate(rows["groups"]):
-        if rows["groups"].count(group) > 1 and group not in first:
-            sex[place] = None
-        first.setdefault(group, place)
-    assert None in sex
-    with_gaps, whole = scored(rows, sex=sex), scored(rows)
-    assert with_gaps == whole
-    unknown = scored(rows, sex=[None] * len(sex))
-    assert unknown == {}
+    site = np.random.default_rng(5).choice(["back", "arm"], len(rows["truth"])).tolist()
+    turned = {name: values[::-1] for name, values in rows.items()}
+    found, other = scored(rows, site=site), scored(turned, site=site[::-1])
+    for value, one in found.items():
+        for name in ("images", "groups", "classes", "shared"):
+            assert getattr(one, name) == getattr(other[value], name), name
+        assert one.gap == pytest.approx(other[value].gap)
+        assert one.correct.value == other[value].correct.value
+
+
+def test_patients_with_several_sites_are_no_evidence_of_a_gap() -> None:
+    # Answers depend on the patient alone; every patient has lesions of both sites.
+    small = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        fine = rng.random(60) < 0.7
+        rows: dict[str, list[Any]] = {name: [] for name in ("truth", "answers", "groups", "site")}
+        for patient, right in enumerate(fine):
+            for place in range(int(rng.integers(2, 5))):
+                truth = str(rng.choice(["MEL", "NV"]))
+                rows["truth"].append(truth)
+                rows["answers"].append(truth if right else "other")
+                rows["groups"].append(f"patient-{patient}")
+                rows["site"].append("arm" if place == 0 or rng.random() < 0.3 else "back")
+        small.append(scored(rows, 49, site=rows["site"])["arm"].p <= 0.1)
+    assert np.mean(small) <= 0.25  # 0.1 and three standard errors
 
 
 def test_holm_is_the_step_down_rule() -> None:
@@ -178,7 +214,9 @@ def test_holm_equals_a_step_down_by_hand(p: list[float]) -> None:
 
 def test_one_lesion_has_no_gap() -> None:
     (one,) = subgroup_scores(["MEL"] * 2, ["MEL", "NV"], ["a", "a"], {"sex": ["female", None]})
-    assert (one.groups, one.images, one.small) == (1, 2, True)
+    assert (one.groups, one.images, one.small) == (1, 1, True)
+    with pytest.raises(DataError, match="there are no images"):
+        subgroup_scores([], [], [], {"sex": []})
     assert (one.balanced_accuracy, one.gap, one.p, one.p_holm) == (None, None, None, None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from naevus.io.words import counted, images_of_lesions
+from naevus.io.words import counted, images_of, plural
 
 
 @pytest.mark.parametrize(
@@ -28,5 +28,8 @@ def test_one_thing_is_singular_and_none_are_many(noun: str, plural: str) -> None
 
 
 def test_images_of_one_lesion() -> None:
-    assert images_of_lesions(1, 1) == "1 image of 1 lesion"
-    assert images_of_lesions(2000, 1200) == "2,000 images of 1,200 lesions"
+    assert images_of(1, 1, "lesion") == "1 image of 1 lesion"
+    assert images_of(2000, 1200, "patient") == "2,000 images of 1,200 patients"
+    assert [plural(unit) for unit in ("lesion", "patient", "group")] == [
+        "lesions", "patients", "groups",
+    ]  # fmt: skip
