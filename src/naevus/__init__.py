@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from naevus.runs.run import Run
     from naevus.taxonomy import TAXONOMIES, Taxonomy
     from naevus.training.callbacks import Callback
-    from naevus.training.train import train
+    from naevus.training.job import train
     from naevus.types import FailedImage
 
 __version__ = "0.2.0"
@@ -109,7 +109,7 @@ _HOMES: Final = {
     "load_recipe": "naevus.runs.recipe:load_recipe",
     "make_folds": "naevus.datasets.folds:make_folds",
     "to_frame": "naevus.inference.prediction:to_frame",
-    "train": "naevus.training.train:train",
+    "train": "naevus.training.job:train",
 }
 """Where each name is defined that is imported when it is first used."""
 

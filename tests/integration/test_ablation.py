@@ -24,7 +24,8 @@ from naevus.images.read import read, write_png
 from naevus.inference.out_of_fold import oof_logits
 from naevus.runs.recipe import Recipe
 from naevus.runs.run import Run
-from naevus.workflows.ablation import load_plan, recipes, side_of_crops, with_detail
+from naevus.workflows.ablation import side_of_crops, with_detail
+from naevus.workflows.ablation_plan import load_plan, recipes
 from tests.helpers import ROOT
 
 if TYPE_CHECKING:

@@ -658,7 +658,7 @@ def test_other_settings_or_images_need_another_folder(
     predict(sources, out, segmenter=segmenter, classifier=classifier)
     before = contents(out)
     flipped = Segmenter(bundles[0], tta="flips", threads=1)
-    with pytest.raises(NaevusError, match=r"other settings \(segmenter\).*another --out"):
+    with pytest.raises(NaevusError, match=r"other settings \(segmenter\.tta\).*another --out"):
         predict(sources, out, segmenter=flipped, classifier=classifier)
     with pytest.raises(NaevusError, match="other settings"):
         predict(sources, out, OutputOptions(only="masks"), segmenter=segmenter)

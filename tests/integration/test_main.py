@@ -16,6 +16,7 @@ from naevus import __version__
 from naevus.cli.main import app, run
 from naevus.errors import NaevusError
 from naevus.images.read import write_png
+from naevus.io.extras import how_to_install
 from naevus.runs.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def test_a_missing_extra_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return load
 
     monkeypatch.setattr("naevus.datasets.layouts.load", absent("torch"))
-    assert 'pip install "naevus[train]"' in error_of(call("data", "check", tmp_path))
+    assert how_to_install("train") in error_of(call("data", "check", tmp_path))
     monkeypatch.setattr("naevus.datasets.layouts.load", absent("another"))
     assert "ModuleNotFoundError: No module named 'another'; this is a bug in naevus" in error_of(
         call("data", "check", tmp_path)

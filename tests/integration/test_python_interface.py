@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,7 @@ from naevus.inference.lesions import lesions_schema
 from naevus.inference.networks import open_networks
 from naevus.inference.options import OutputOptions
 from naevus.inference.prediction import NOTICE, Prediction
+from naevus.io.extras import how_to_install
 from naevus.io.files import sha256
 from naevus.types import FLAGS, FailedImage
 from tests.helpers.onnx_graphs import (
@@ -391,7 +393,7 @@ def test_without_matplotlib_a_figure_names_the_extra(folder: Path, files: list[P
     words = (sys.executable, "-c", NO_MATPLOTLIB, str(folder / "bundle"), str(files[0]))
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     assert done.stdout.count("\n") == 1
-    assert "pip install 'naevus[report]'" in done.stdout
+    assert how_to_install("report") in done.stdout
 
 
 LIGHT = """
@@ -548,7 +550,7 @@ def test_a_run_is_evaluated_compared_and_plotted(
         assert 1 < len(str(printed).splitlines()) < 100
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for value in (evaluation, compared, opened, dataset):
-        with pytest.raises(NaevusError, match=r"pip install 'naevus\[report\]'"):
+        with pytest.raises(NaevusError, match=re.escape(how_to_install("report"))):
             value.plot()
 
 

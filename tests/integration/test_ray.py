@@ -26,6 +26,7 @@ from naevus.inference.backends import Done, Here, Todo
 from naevus.inference.classifier import Classifier
 from naevus.inference.options import OutputOptions, prediction_options_of
 from naevus.inference.segmenter import Segmenter
+from naevus.io.extras import how_to_install
 from naevus.io.stores import Store
 from naevus.runs.predictions import PredictionsFolder, key_of
 from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
@@ -189,7 +190,7 @@ def test_ray_is_an_extra(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "ray", None)
     result = on_images(made, tmp_path / "out", "--backend", "ray")
     assert isinstance(result.exception, ConfigError)
-    assert 'pip install "naevus[ray]"' in str(result.exception)
+    assert how_to_install("ray") in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 

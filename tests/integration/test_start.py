@@ -1,4 +1,4 @@
-"""Starting, extending and stopping a run with `naevus.training.train.train`, on tiny networks."""
+"""Starting, extending and stopping a run with `naevus.training.job.train`, on tiny networks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from naevus.errors import RunError, WeightsError
 from naevus.runs.manifest import trial_notes
 from naevus.runs.run import Run, dataset_of
 from naevus.training import train as training_job
+from naevus.training.job import train
 from naevus.training.loop import Trainer, load_tensors
-from naevus.training.train import train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,8 +91,8 @@ def test_a_stop_before_the_last_epoch_is_logged_with_the_weights_that_are_used(
     with caplog.at_level(logging.INFO, "naevus"):
         run = train(settings, synthetic, out=tmp_path / "run", fold=0)
     assert (
-        "fold 0: stopped early after 4 of 6 epochs: the validation score has not risen since "
-        'epoch 1; weights of epoch 1, the best (select = "best")'
+        "fold 0: stopped early after 4 of 6 epochs: the validation jaccard has not risen since "
+        'epoch 1; weights of epoch 1, the best: validation jaccard 0.9000 (select = "best")'
     ) in caplog.messages
     best = load_tensors(run.fold_folder(0) / "best.safetensors")[0]
     assert all(torch.equal(best[name], tensor) for name, tensor in weights_of(run).items())

@@ -74,7 +74,7 @@ def test_only_training_needs_a_training_framework(training_data: Path) -> None:
     assert (training_data / "predicted" / "predictions.parquet").exists()
     assert "balanced accuracy" in predictions[6].out
     assert training.code == 2
-    assert 'pip install "naevus[train]"' in training.error
+    assert "[train]" in training.error
     assert not (training_data / "run").exists()
     assert not imported.intersection(FRAMEWORKS)
 
@@ -108,10 +108,10 @@ def test_the_base_install_runs_its_commands(training_data: Path) -> None:
     for answer, extra in ((folds, "evaluate"), (score, "evaluate"), (predict, "onnxruntime")):
         assert answer.code == 2
         assert answer.error.count("\n") == 1
-        assert f"naevus[{extra}]" in answer.error
+        assert f"[{extra}]" in answer.error
     demo = fine[-1].out
     assert "12 images predicted by" in demo
-    assert 'pip install "naevus[train]"' in demo
+    assert "[train]" in demo
     assert (training_data / "demo" / "builtin.png").exists()
     assert not imported.intersection(BASE_LACKS)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from naevus.cli import info
 from naevus.cli.console import console, reporter
 from naevus.cli.options import CountIfGiven, Data, Out, Seed
+from naevus.io.extras import how_to_install, missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ def demo(
     """
     from naevus.workflows.demo import run_demo
 
-    can_train = info.extras()["train"] == "installed"
+    can_train = not missing("train")
     found = run_demo(out, data, images=count, seed=seed, train=can_train, reporter=reporter)
     if found.scores:
         console.print(_table(found.scores))
@@ -45,7 +45,9 @@ def demo(
     for label, path in found.paths:
         console.print(f"{label:<{width}}{path}", soft_wrap=True)
     if not can_train:
-        console.print('To train as well: pip install "naevus[train]", then run the demo again.')
+        console.print(
+            f"To train as well: {how_to_install('train')}, then the demo again.", soft_wrap=True
+        )
     console.print("Research use only, never a diagnosis.", style="dim")
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from naevus.cli.console import console, errors, reporter
 from naevus.cli.options import CHECKS, NETWORKS, AllowMissing, Data, Fold, Force, Out, Runs, Storage
 from naevus.errors import DataError
+from naevus.io.extras import require
 
 if TYPE_CHECKING:
     from naevus.bundles.spec import BundleSpec
@@ -79,22 +80,27 @@ def export(
     other combinations, pass their predictions with --calibration.
     """
     from naevus.datasets.masksurvey import check_areas
-    from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
     from naevus.runs.comparison import read_out_of_fold
     from naevus.runs.run import open_run
 
+    require("train", "export")
+    if storage == "int8":
+        require("quantise", "--storage int8")
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")
     opened = [open_run(folder, allow_missing=allow_missing, reporter=reporter) for folder in runs]
     for run in opened:
         if run.recipe.task == "segmentation":
             check_areas(run.predictions(), run.folder, force=force, reporter=reporter)
+    fitted = None if calibration is None else read_out_of_fold(calibration)
+    from naevus.export.export import ExportCallbacks, ExportOptions, export_runs  # imports torch
+
     options = ExportOptions(
         folds=tuple(dict.fromkeys(fold)) if fold else None,
         storage=storage,
         average=average,
         data=data,
-        calibration=None if calibration is None else read_out_of_fold(calibration),
+        calibration=fitted,
         measure=measure_costs,
         trust=trust,
     )

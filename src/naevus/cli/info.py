@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from naevus import __version__
 from naevus.cli.console import console, reporter
 from naevus.cli.options import AllowMissing, Data, OutIfGiven
 from naevus.errors import ConfigError, DataError
+from naevus.io.extras import EXTRAS, how_to_install, missing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,8 +89,13 @@ def _show_machine(*, again: bool) -> None:
     choice = automatic.chosen_of(trials, networks)
     instructions.hold(choice.limit)
     console.print(f"naevus {__version__}, Python {platform.python_version()}")
-    for name, installed in extras().items():
-        console.print(f"  naevus[{name}]: {installed}")
+    for name in EXTRAS:
+        absent = missing(name)
+        console.print(
+            f"  extra {name}: {'missing ' + ', '.join(absent) if absent else 'installed'}"
+        )
+    if any(map(missing, EXTRAS)):
+        console.print(f"To install an extra: {how_to_install('NAME')}", soft_wrap=True)
     console.print(_engines(Table()))
     console.print(_members(Table(title="the built-in networks"), trials, networks))
     console.print(automatic.describe(choice, trials))
@@ -103,50 +108,6 @@ def _show_machine(*, again: bool) -> None:
     cache = CompiledCache.of_user()
     where = "none (NAEVUS_CACHE=off)" if cache is None else f"{cache.folder}"
     console.print(f"Cache of compiled networks and timings: {where}")
-
-
-EXTRAS = {
-    "evaluate": ("sklearn",),
-    "report": ("matplotlib", "sklearn"),
-    "train": (
-        "torch",
-        "torchvision",
-        "timm",
-        "segmentation_models_pytorch",
-        "lightning_fabric",
-        "onnx",
-        "onnxscript",
-        "safetensors",
-        "sklearn",
-    ),
-    "ray": ("ray",),
-    "excel": ("openpyxl",),
-    "heif": ("pi_heif",),
-    "onnxruntime": ("onnxruntime",),
-    "quantise": ("nncf", "onnxruntime"),
-    "tracking": ("tensorboard",),
-    "mlflow": ("mlflow",),
-}
-"""The import names of the packages in each extra."""
-
-
-def extras() -> dict[str, str]:
-    """Return for each extra whether it is installed, or which packages are missing."""
-    absent = {
-        extra: [name for name in names if not _is_installed(name)]
-        for extra, names in EXTRAS.items()
-    }
-    return {
-        extra: f"missing {', '.join(names)}" if names else "installed"
-        for extra, names in absent.items()
-    }
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
@@ -171,7 +132,7 @@ def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
 def _engines(table: Table) -> Table:
     from naevus.inference.engines import survey
 
-    for name in ("engine", "version", "devices", "precisions", "chosen", "why"):
+    for name in ("engine", "version", "devices", "precisions", "used"):
         table.add_column(name)
     for found in survey():
         cells = (
@@ -179,8 +140,7 @@ def _engines(table: Table) -> Table:
             found.version or "not installed",
             "\n".join(found.devices) or "–",
             ", ".join(found.precisions) or "–",
-            "yes" if found.chosen else "no",
-            found.why,
+            found.use,
         )
         table.add_row(*cells)
     return table

@@ -36,6 +36,7 @@ from naevus.cli import (
 from naevus.cli.console import console, errors, print_anywhere, warnings_on_screen
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
+from naevus.io.extras import EXTRAS, how_to_install
 from naevus.io.torchrun import launched, speaks
 
 FINDINGS, ERROR = 1, 2
@@ -158,11 +159,11 @@ def _as_naevus_error(error: Exception) -> NaevusError:
     if isinstance(error, NaevusError):
         return error
     absent = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    extra = next((name for name, modules in info.EXTRAS.items() if absent in modules), None)
+    extra = next((name for name, modules in EXTRAS.items() if absent in modules), None)
     if extra is not None:
         return NaevusError(
             f"this needs {absent}, which is not installed",
-            f'run pip install "naevus[{extra}]"',
+            how_to_install(extra),
         )
     fewer = "close other programs, or use --threads 1 where the command has it"
     if _is_lack_of_memory(error):

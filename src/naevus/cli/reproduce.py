@@ -18,7 +18,7 @@ from naevus.cli.options import (
     InitFrom,
     Json,
     Masks,
-    Out,
+    OutIfGiven,
     Run,
 )
 
@@ -32,7 +32,7 @@ _FINDINGS = 1
 
 def reproduce(
     run: Run,
-    out: Out,
+    out: OutIfGiven = None,
     data: Data = None,
     fold: Fold = None,
     masks: Masks = None,
@@ -61,11 +61,12 @@ def reproduce(
     """Repeat a run from its own record, and say what differs.
 
     Examples:
-      naevus reproduce runs/cls --out runs/cls-again
+      naevus reproduce runs/cls
       naevus reproduce runs/cls --fold 0 --data moved/ISIC2018 --out again
 
-    Trains the finished folds again into OUT with the recipe, folds and inputs that RUN records,
-    and compares versions, machine, images, scores and the bytes of all results. Name the inputs
+    Trains the finished folds again into OUT (by default RUN-again, beside the run) with the
+    recipe, folds and inputs that RUN records, and compares versions, machine, images, scores and
+    the bytes of all results. Name the inputs
     that have moved with --data, --masks, --copies, --init-from and --pretrained. The same command
     resumes. On one machine, with the same versions and number of threads, all bytes are the same.
     The exit code is 1 if a score or a byte differs. Writes OUT/reproduction.json.
@@ -77,7 +78,7 @@ def reproduce(
     places = Places(data, masks, tuple(copies or ()), init_from, pretrained)
     with log_on_screen():
         found = repeat(
-            OpenedRun.open(run), out, places, folds=fold, cache=cache, trust=trust,
+            OpenedRun.open(run), out or _beside(run), places, folds=fold, cache=cache, trust=trust,
             reporter=reporter,
         )  # fmt: skip
     if json:
@@ -86,6 +87,12 @@ def reproduce(
         console.print(_table(found))
         console.print(f"{found}".splitlines()[-1], soft_wrap=True)
     raise typer.Exit(0 if found.is_identical else _FINDINGS)
+
+
+def _beside(run: Path) -> Path:
+    """Return the default folder of a repeated run."""
+    named = run if run.name not in {"", ".."} else run.resolve()
+    return named.with_name(f"{named.name}-again")
 
 
 def _table(found: Reproduction) -> Table:

@@ -25,6 +25,7 @@ from naevus.cli.options import (
     Set,
 )
 from naevus.errors import DataError
+from naevus.io.extras import require
 from naevus.io.words import images_of, plural
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def shortcuts(
     above chance show shortcuts that a network may use instead of the lesion. All predictions are
     out of fold. Writes RUN/shortcuts.json.
     """
+    require("evaluate", "this study")
     from naevus.io.files import write_json
     from naevus.runs.run import dataset_of, open_run
     from naevus.workflows.shortcuts import measure_shortcuts
@@ -149,10 +151,12 @@ def ablate(
     job; the runs are in OUT/arms. Writes a table of paired differences from the reference, with
     intervals by lesion, to OUT/ablation.md, .csv and .json.
     """
+    require("train", "an ablation")
     from naevus.io.settings import parse_setting
     from naevus.runs.run import images_and_folds
+    from naevus.training.splits import check_splits
     from naevus.training.unused import once, refuse_unused_by_all
-    from naevus.workflows.ablation import Workshop, load_plan, recipes
+    from naevus.workflows.ablation_plan import load_plan, recipes
 
     chosen = load_plan(plan)
     shown = chosen.shown(tuple(arm or ()))
@@ -170,7 +174,9 @@ def ablate(
         copies=copies or (),
     )
     dataset, assign_parts = images_and_folds(data, trained, folds, masks, copies or [], reporter)
-    assign_parts.held_out(fold)  # refuses an unknown fold before a folder is created
+    check_splits(trained, assign_parts, [fold], dataset, reporter)
+    from naevus.workflows.ablation import Workshop  # imports torch
+
     workshop = Workshop(
         chosen,
         dataset,

@@ -131,7 +131,7 @@ def train(
         )
     refuse_unused(resolved, overrides, masks=masks, copies=tuple(copies or ()))
     from naevus.training.callbacks import tracker
-    from naevus.training.train import train as train_run
+    from naevus.training.job import train as train_run
 
     with log_on_screen() if speaks() else nullcontext():
         run = train_run(

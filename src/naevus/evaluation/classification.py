@@ -19,6 +19,7 @@ from naevus.evaluation.intervals import (
     mean_interval,
     weighted_intervals,
 )
+from naevus.io.extras import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -220,7 +221,7 @@ def _metrics() -> ModuleType:
     except ImportError:
         raise NaevusError(
             "ranking metrics need scikit-learn, which is not installed",
-            "pip install naevus[evaluate]",
+            how_to_install("evaluate"),
         ) from None
     module: ModuleType = sklearn.metrics
     return module

@@ -20,6 +20,7 @@ from naevus.evaluation.tables import (
     probabilities,
     taxonomy_of,
 )
+from naevus.io.extras import how_to_install
 from naevus.io.files import plain
 
 if TYPE_CHECKING:
@@ -287,9 +288,7 @@ def best_temperature(logs: NDArray[np.float64], truth: NDArray[np.intp]) -> floa
     try:
         from scipy.optimize import minimize_scalar  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise NaevusError(
-            "fitting a temperature needs SciPy", "pip install 'naevus[evaluate]'"
-        ) from None
+        raise NaevusError("fitting a temperature needs SciPy", how_to_install("evaluate")) from None
     counts = np.bincount(truth, minlength=logs.shape[1])
     proportions = 1 / (counts[truth] * np.count_nonzero(counts))
     limits = tuple(1 / bound for bound in reversed(BOUNDS))  # convex in 1 / T

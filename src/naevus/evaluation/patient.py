@@ -19,6 +19,7 @@ import numpy as np
 from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import each_part, fit_scaling, parts_of, scaled
+from naevus.io.extras import how_to_install
 from naevus.io.words import counted
 from naevus.types import Patient
 
@@ -262,7 +263,7 @@ def _fit_terms(
         from scipy.optimize import minimize  # noqa: PLC0415 (an extra)
     except ImportError:
         raise NaevusError(
-            "fitting a model of patients needs SciPy", "pip install 'naevus[evaluate]'"
+            "fitting a model of patients needs SciPy", how_to_install("evaluate")
         ) from None
     chosen = [each for each in product((1.0, 0.0), repeat=len(columns)) if any(each)]
     rows = np.concatenate(

@@ -10,6 +10,7 @@ from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.bootstrap import SEED, Groups
 from naevus.evaluation.calibration import checked_rows
 from naevus.evaluation.priors import natural_log_probabilities
+from naevus.io.extras import how_to_install
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,9 +123,7 @@ def fit_scaling(natural: ArrayLike, truth: ArrayLike) -> Scaling:
     try:
         from scipy.optimize import minimize  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise NaevusError(
-            "fitting a calibration needs SciPy", "pip install 'naevus[evaluate]'"
-        ) from None
+        raise NaevusError("fitting a calibration needs SciPy", how_to_install("evaluate")) from None
     rows, classes = _checked(natural, truth)
     logarithms = _logarithms(rows)
     one_hot = np.eye(rows.shape[1])[classes]

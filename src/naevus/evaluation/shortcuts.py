@@ -14,6 +14,7 @@ from naevus.evaluation.bootstrap import SEED, Groups, finite, repeatable
 from naevus.evaluation.classification import auc_intervals
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.scaling import assign_parts, each_part
+from naevus.io.extras import how_to_install
 from naevus.io.files import plain
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def guess_by_colour(
         from sklearn.pipeline import make_pipeline  # noqa: PLC0415 (an extra)
         from sklearn.preprocessing import StandardScaler  # noqa: PLC0415 (an extra)
     except ImportError:
-        raise NaevusError(
-            "the baseline needs scikit-learn", "pip install 'naevus[evaluate]'"
-        ) from None
+        raise NaevusError("the baseline needs scikit-learn", how_to_install("evaluate")) from None
     model = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)
     )
@@ -299,4 +298,4 @@ def _training_task(name: str) -> Any:
     try:
         return import_module(f"sklearn.{name}")
     except ImportError:
-        raise NaevusError("baselines need scikit-learn", "pip install 'naevus[evaluate]'") from None
+        raise NaevusError("baselines need scikit-learn", how_to_install("evaluate")) from None

@@ -18,6 +18,7 @@ from naevus.datasets.sources import stack_images
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.inference.engines import open_engine
+from naevus.io.extras import how_to_install
 from naevus.training.onnx_graph import export_onnx, write_onnx
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _import_nncf() -> ModuleType:
         with _quiet():
             import nncf  # noqa: PLC0415 (an extra)
     except ImportError as error:
-        raise ConfigError("NNCF is not installed", "run pip install 'naevus[quantise]'") from error
+        raise ConfigError("NNCF is not installed", how_to_install("quantise")) from error
     module: ModuleType = nncf
     return module
 

@@ -36,6 +36,7 @@ from PIL import UnidentifiedImageError
 
 from naevus.errors import ImageError
 from naevus.images import decoders, jpeg, profiles
+from naevus.io.extras import how_to_install
 from naevus.io.files import too_long, write_bytes
 
 if TYPE_CHECKING:
@@ -532,7 +533,7 @@ def _open(path: Path, stream: BinaryIO) -> OpenedImage:
         raise ImageError(
             path,
             f"is an image in {error}, whose decoder is not installed",
-            'pip install "naevus[heif]", or save it as JPEG',
+            f"{how_to_install('heif')}, or save it as JPEG",
         ) from None
 
 

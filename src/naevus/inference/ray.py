@@ -31,6 +31,7 @@ from naevus.inference.engines import streams_for
 from naevus.inference.inputs import ImageInput
 from naevus.inference.networks import open_networks
 from naevus.inference.pipeline import Pipeline
+from naevus.io.extras import how_to_install
 from naevus.io.parallel import Workers
 from naevus.io.stores import RemoteFile, Store, url_of
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, key_after
@@ -196,7 +197,7 @@ def import_ray(*, local: bool) -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             f"--backend ray needs Ray, which is not installed ({error})",
-            'run pip install "naevus[ray]"',
+            how_to_install("ray"),
         ) from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from naevus.errors import NaevusError
+from naevus.io.extras import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def style(
     except ImportError:
         raise NaevusError(
             f"matplotlib, which draws {what}, is not installed",
-            "run pip install 'naevus[report]'",
+            how_to_install("report"),
         ) from None
     return mpl.rc_context(dict(settings))
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from naevus.errors import DataError, NaevusError
+from naevus.io.extras import how_to_install
 from naevus.io.files import atomic, workspace
 
 if TYPE_CHECKING:
@@ -354,7 +355,7 @@ def check_workbooks(rows: int) -> None:
     except ImportError:
         raise NaevusError(
             "writing workbooks needs openpyxl",
-            'install it with pip install "naevus[excel]", or take the CSV file',
+            f"{how_to_install('excel')}, or take the CSV file",
         ) from None
     if rows > WORKBOOK_ROWS:
         raise NaevusError(
@@ -438,7 +439,7 @@ def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
     except ImportError:
         raise DataError(
             f"{path}: reading workbooks needs openpyxl",
-            'install it with pip install "naevus[excel]", or save the table as CSV',
+            f"{how_to_install('excel')}, or save the table as CSV",
         ) from None
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)

@@ -59,6 +59,11 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
+def names_of_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings that differ, those in tables by dots."""
+    return [name for name, ours, theirs in _pairs(there, now) if ours != theirs]
+
+
 def _pairs(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for name in {**there, **now}:
         ours, theirs = there.get(name), now.get(name)

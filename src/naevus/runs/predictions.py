@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 import pyarrow.parquet as pq
 
+from naevus import __version__
 from naevus.datasets.sources import attribute_mask_file, mask_file
 from naevus.errors import NaevusError, RunError
 from naevus.images.read import TRANSIENT
@@ -24,6 +25,7 @@ from naevus.io.files import (
     write_list,
 )
 from naevus.io.formats import read_json, read_table
+from naevus.io.settings import names_of_differences
 from naevus.runs.prediction_tables import ABOUT, ids_of_table, read_part
 from naevus.taxonomy import ATTRIBUTES
 from naevus.types import EngineChoice, EngineName, FailedImage, Precision
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 
 SETTINGS: Final = "predict.json"
 """The settings of a folder's predictions; only a job with the same settings may add to them."""
+
+_VERSION: Final = "naevus_version"
+"""The version that began a job; a later one continues it if its settings are the same."""
+_OPTIONAL: Final = {"metadata", "shard"}
+"""Settings that only some jobs have; all others tell versions apart."""
 
 
 _LESIONS: Final = ".lesions.csv"
@@ -192,17 +199,26 @@ class PredictionsFolder:
                 raise NaevusError(
                     f"{self.root} holds other files, such as {min(others)}", _ANOTHER_OUT
                 )
-            write_json(path, settings)
+            write_json(path, {**settings, _VERSION: __version__})
             return
         before = read_json(path, _ANOTHER_OUT)
-        if before != json.loads(json.dumps(settings)):
-            both = settings | before
-            differing = [name for name in both if before.get(name) != settings.get(name)]
+        version = before.pop(_VERSION, None)
+        now = json.loads(json.dumps(settings))
+        if before == now:
+            return
+        differing = names_of_differences(before, now)
+        unknown = (before.keys() ^ now.keys()) - _OPTIONAL
+        if unknown or version not in (None, __version__):
+            maker = f"naevus {version}" if version not in (None, __version__) else "another version"
             raise NaevusError(
-                f"{self.root} holds predictions made with other settings "
-                f"({', '.join(differing) or 'of another version'})",
+                f"{self.root} holds predictions of {maker}; naevus {__version__} has other "
+                f"settings ({', '.join(differing)})",
                 _ANOTHER_OUT,
             )
+        raise NaevusError(
+            f"{self.root} holds predictions made with other settings ({', '.join(differing)})",
+            _ANOTHER_OUT,
+        )
 
     def choice(self) -> EngineChoice | None:
         """Return the engine of the job that is resumed here; None if there is none."""

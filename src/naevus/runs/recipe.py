@@ -211,6 +211,11 @@ class Recipe(Section):
         return ", ".join(name for name, needed in needs.items() if needed)
 
     @property
+    def monitored(self) -> str:
+        """The name of the metric that decides which epoch is the best."""
+        return self.monitor or MONITORED[self.task][0]
+
+    @property
     def own_network(self) -> str | None:
         """The name of the network's code outside naevus; None if it is built in."""
         named = (

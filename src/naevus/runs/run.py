@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from naevus import __version__
 from naevus.datasets.folds import Folds, limit_images, make_folds
 from naevus.datasets.layouts import load, report_types
 from naevus.datasets.sources import mask_file
@@ -140,9 +141,15 @@ class Run:
         ):
             if why:
                 raise RunError(
-                    f"{self.folder}: contains a run with other {what}: {why}",
+                    f"{self.folder}: contains a run with other {what}: {why}{self._made_by()}",
                     f"{remedy}, or choose another --out",
                 )
+
+    def _made_by(self) -> str:
+        """Return the version that started the run, if it is another one."""
+        noted = read_json(self.folder / "environment.json", _AGAIN, error=RunError)
+        version = noted.get("naevus", __version__)
+        return "" if version == __version__ else f" (it is of naevus {version}, not {__version__})"
 
     def __str__(self) -> str:
         """Return the network, the training data and the finished folds as text."""

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 import pandas as pd
 
-from naevus.errors import ConfigError, NaevusError
+from naevus.errors import ConfigError
+from naevus.io.extras import require
 from naevus.io.files import atomic, write_json, writing
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, duration
 from naevus.io.words import counted
+from naevus.runs.recipe import MONITORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -157,6 +159,19 @@ class ProgressBar(Callback):
         self._move(step.done * step.batch_size, step.total * step.batch_size)
 
 
+def validation_scores(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return loss, score and monitored metric of an epoch by name; None if one is not known.
+
+    Args:
+        recipe: The recipe, whose task names the score.
+        row: The epoch's row of the history.
+    """
+    columns = {"loss": "val_loss", MONITORED[recipe.task][0]: "val_score"}
+    columns.setdefault(recipe.monitored, f"val_{recipe.monitored}")
+    found = ((name, row.get(column)) for name, column in columns.items())
+    return {name: None if value is None else float(value) for name, value in found}
+
+
 HISTORY: Final = "history.csv"
 METRICS: Final = "metrics.jsonl"
 
@@ -194,14 +209,15 @@ class History(Callback):
             pd.json_normalize(list(history)).to_csv(temporary, index=False)
         row = history[-1]
         self._line("epoch", **row)
+        scores = validation_scores(self._job.recipe, row).items()
         _log.info(
-            "fold %d epoch %d: loss %.4f, validation loss %s, score %s, %.1f images/s",
+            "fold %d epoch %d: loss %.4f, %s, %.1f images/s",
             self._job.fold,
             row["epoch"],
             row["train_loss"],
-            *(
-                "-" if row.get(name) is None else f"{row[name]:.4f}"
-                for name in ("val_loss", "val_score")
+            ", ".join(
+                f"validation {name} {'-' if value is None else format(value, '.4f')}"
+                for name, value in scores
             ),
             row["images_per_second"],
         )
@@ -329,21 +345,17 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: Path, every: int = 10) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra)
-        except ImportError:
-            raise NaevusError(
-                "tensorboard is not installed", 'install it with pip install "naevus[tracking]"'
-            ) from None
-        self._open: Callable[..., Any] = SummaryWriter
+        require("tracking", "TensorBoard")
         self._folder, self._every = folder, every
         self._writer: Any = None
         self._steps = 1
 
     def start(self, job: Job) -> None:
         """Open the fold's log."""
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra)
+
         self._steps = job.steps
-        self._writer = self._open(str(self._folder / f"fold-{job.fold}"))
+        self._writer = SummaryWriter(str(self._folder / f"fold-{job.fold}"))
 
     def step(self, step: Step) -> None:
         """Write loss and learning rate of every few steps."""
@@ -381,17 +393,15 @@ class MLflow(Callback):
     """
 
     def __init__(self, uri: str | None = None, experiment: str | None = None) -> None:
-        try:
-            import mlflow  # noqa: PLC0415 (an extra)
-        except ImportError:
-            raise NaevusError(
-                "mlflow is not installed", 'install it with pip install "naevus[mlflow]"'
-            ) from None
-        self._mlflow: Any = mlflow
+        require("mlflow", "MLflow")
+        self._mlflow: Any = None
         self._uri, self._experiment = uri, experiment
 
     def start(self, job: Job) -> None:
         """Start the fold's MLflow run, or resume it."""
+        import mlflow  # noqa: PLC0415 (an extra)
+
+        self._mlflow = mlflow
         if self._uri is not None:
             self._mlflow.set_tracking_uri(self._uri)
         self._mlflow.set_experiment(self._experiment or job.run.resolve().name)

@@ -59,7 +59,7 @@ class TrainingData:
         force: Whether to use masks that look wrong as a whole.
         pretrained: The file of pretrained weights, if the recipe has one.
         further: Data sets with other copies of the images, each with its own masks.
-        caches: The image caches by name, filled by `naevus.training.train.prepare`.
+        caches: The image caches by name, filled by `naevus.training.prepare.prepare`.
         outputs: The copies that a network with named outputs learns from, the data set's first.
     """
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from naevus.errors import RunError
 from naevus.io.files import atomic
 from naevus.io.words import counted
-from naevus.training.callbacks import Callback, Step
+from naevus.training.callbacks import Callback, Step, validation_scores
 from naevus.training.distributed import Processes
 from naevus.training.optim import (
     _average,
@@ -179,11 +179,14 @@ class Trainer:
             moved = "fallen" if recipe.monitor_lowest else "risen"
             why = (
                 f"stopped early after {state.epoch} of {recipe.epochs} epochs: the validation "
-                f"{recipe.monitor or 'score'} has not {moved} since epoch {state.best_epoch}"
+                f"{recipe.monitored} has not {moved} since epoch {state.best_epoch}"
             )
         best = recipe.select == "best"
         used = f"{state.best_epoch}, the best" if best else f"{state.epoch - 1}, the last"
-        return f'{why}; weights of epoch {used} (select = "{recipe.select}")'
+        row = state.history[state.best_epoch if best else -1] if state.history else {}
+        value = validation_scores(recipe, row)[recipe.monitored]
+        scored = "" if value is None else f": validation {recipe.monitored} {value:.4f}"
+        return f'{why}; weights of epoch {used}{scored} (select = "{recipe.select}")'
 
     def _train_epoch(self, callback: Callback) -> None:
         """Train on the remaining batches of an epoch."""

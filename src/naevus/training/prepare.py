@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from naevus.datasets.cache import ImageCache
 from naevus.datasets.dataset import unit_of
-from naevus.datasets.folds import validation_split
 from naevus.datasets.masksurvey import check_masks, implausible_problem, refuse
 from naevus.errors import DataError, RunError
 from naevus.images.masks import PLAUSIBLE_FRACTIONS
 from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import IMAGE_SUFFIXES
-from naevus.io.files import sha256_of, write_json, write_list, write_text
-from naevus.io.formats import read_json
+from naevus.io.files import sha256_of, write_json, write_list
 from naevus.io.progress import SILENT, warn_all
-from naevus.runs.recipe import LESION, to_toml
+from naevus.runs.recipe import LESION
 from naevus.runs.run import WEIGHTS, Run, held, images_of_parts, load_for
 from naevus.training.data import ImageCopies
+from naevus.training.extension import continued, extend
 from naevus.training.parts import note_origins, origins_of
 from naevus.training.pretrained import check_pretrained, weights_of
+from naevus.training.splits import check_validation, split_of
 from naevus.training.tasks import (
     TrainingTask,
     _make_training_task,
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from naevus.runs.recipe import Recipe
     from naevus.training.data import TrainingData
 
-_BEGUN = {"epochs": (int,), "warm_up": (float, int)}
 _REMEDY = "name masks of a model that did not train on them with --masks, or pass --force"
 
 
@@ -427,96 +425,6 @@ def start_run(
     return run
 
 
-EXTENDED: Final = "extended.json"
-"""The file with the epochs and the warm-up that an extended run started with."""
-
-
-def continued(there: Run, recipe: Recipe) -> Recipe:
-    """Return the recipe with which a run continues, if more epochs or patience are asked for.
-
-    A run is extended only if its epochs so far are those that the longer run would have had. The
-    warm-up keeps its length in epochs. ``epochs`` can grow unless the learning rate follows a
-    cosine, which ends at 0; ``early_stopping`` can grow, or end with 0.
-
-    Args:
-        there: The run.
-        recipe: The recipe that is asked for.
-
-    Raises:
-        RunError: Other settings differ, or the schedule does not allow it.
-    """
-    ours, begun, asked = there.recipe, there.recipe, recipe
-    path = there.folder / EXTENDED
-    if path.exists():
-        first = read_json(path, "train into another folder", members=_BEGUN, error=RunError)
-        begun = with_epochs(ours, first["epochs"], first["warm_up"])
-    if begun.optimiser.warm_up == recipe.optimiser.warm_up and recipe.epochs > begun.epochs:
-        warm_up = begun.optimiser.warm_up * begun.epochs / recipe.epochs
-        recipe = with_epochs(recipe, recipe.epochs, warm_up)
-    grown = {
-        "epochs": recipe.epochs >= ours.epochs,
-        "early_stopping": ours.early_stopping > 0
-        and (recipe.early_stopping == 0 or recipe.early_stopping > ours.early_stopping),
-    }
-    update = {name: getattr(recipe, name) for name, more in grown.items() if more}
-    longer = ours.model_copy(update=update)
-    if recipe.epochs > ours.epochs:
-        longer = with_epochs(longer, recipe.epochs, recipe.optimiser.warm_up)
-    if longer.fingerprint() != recipe.fingerprint():
-        there.refuse_other(asked, there.folds, there.inputs)
-    if recipe.epochs > ours.epochs and recipe.optimiser.schedule == "cosine":
-        raise RunError(
-            f"{there.folder}: epochs is {ours.epochs} there, not {recipe.epochs}, and its cosine "
-            "schedule has ended the learning rate at 0 after those",
-            f"continue from its weights in another folder with --init-from {there.folder}; only "
-            "runs with optimiser.schedule = constant or plateau can be extended",
-        )
-    return recipe
-
-
-def with_epochs(recipe: Recipe, epochs: int, warm_up: float) -> Recipe:
-    """Return a recipe with other epochs, and a warm-up that is another fraction of them."""
-    optimiser = recipe.optimiser.model_copy(update={"warm_up": warm_up})
-    return recipe.model_copy(update={"epochs": epochs, "optimiser": optimiser})
-
-
-def extend(there: Run, recipe: Recipe, reporter: Reporter = SILENT) -> None:
-    """Prepare a run for more epochs: its finished folds become unfinished.
-
-    Their results are moved to ``fold-k/epochs-N``, and their checkpoints stay. The run's folder
-    must be locked.
-
-    Args:
-        there: The run as it is.
-        recipe: The recipe with which it continues, from `continued`.
-        reporter: Receives a message.
-
-    Raises:
-        NaevusError: Another process trains a fold of the run.
-    """
-    before = there.recipe
-    with ExitStack() as stack:
-        folders = [path for k in range(there.folds.k) if (path := there.fold_folder(k)).is_dir()]
-        for folder in folders:
-            stack.enter_context(held(folder))
-        for folder in folders:
-            kept = folder / f"epochs-{before.epochs}"
-            for name in ("oof.parquet", "lesions.parquet", WEIGHTS, "bundle"):
-                if (folder / name).exists():
-                    kept.mkdir(exist_ok=True)
-                    shutil.rmtree(kept / name, ignore_errors=True)
-                    (folder / name).replace(kept / name)
-        if not (there.folder / EXTENDED).exists():
-            first = {"epochs": before.epochs, "warm_up": before.optimiser.warm_up}
-            write_json(there.folder / EXTENDED, first)
-        write_text(there.folder / "run.toml", to_toml(recipe))
-    reporter.message(
-        f"{before.epochs} epochs become {recipe.epochs}; results so far are kept in "
-        f"fold-*/epochs-{before.epochs}",
-        "extended",
-    )
-
-
 def inputs_of(dataset: Dataset, training_data: TrainingData) -> dict[str, Any]:
     """Return the sources of a run's images; a run resumes only with the same ones."""
     return {
@@ -560,14 +468,9 @@ def task_of_fold(
     Raises:
         DataError: There are none of a class, or no validation images although they are needed.
     """
-    fraction = recipe.data.validation_fraction
-    parts = validation_split(folds, fold, training_data.dataset, fraction, recipe.seed)
-    training_task = _make_training_task(recipe, training_data, *parts)
-    if not training_task.validation.ids and recipe.monitors:
-        raise DataError(
-            f"fold {fold} has no validation images, which {recipe.monitors} needs",
-            f"raise data.validation_fraction, or leave out {recipe.monitors}",
-        )
+    split = split_of(recipe, folds, fold, training_data.dataset)
+    training_task = _make_training_task(recipe, training_data, split.training, split.validation)
+    check_validation(recipe, fold, training_task.validation.ids)
     return training_task
 
 

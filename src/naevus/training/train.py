@@ -1,10 +1,9 @@
-"""Train the folds of a run: caches, training, fold bundles and out-of-fold predictions."""
+"""Train the folds of a run: training, fold bundles and out-of-fold predictions."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,15 +14,14 @@ from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import stack_images
-from naevus.errors import RunError
 from naevus.inference.cam import cam_offset
 from naevus.inference.out_of_fold import oof_attributes, oof_logits, oof_scores
 from naevus.io.files import atomic, workspace, write_text
 from naevus.io.progress import SILENT, logged
 from naevus.io.words import counted
 from naevus.runs.manifest import member_entry, task_entry
-from naevus.runs.recipe import LESION, Recipe, load_recipe
-from naevus.runs.run import WEIGHTS, Run, held, images_and_folds
+from naevus.runs.recipe import LESION, Recipe
+from naevus.runs.run import WEIGHTS, Run, held
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.callbacks import (
     Callback,
@@ -34,16 +32,13 @@ from naevus.training.callbacks import (
     ProgressBar,
 )
 from naevus.training.data import BatchLoader, TrainingData
-from naevus.training.distributed import Processes, make_fabric, open_processes, synchronise
+from naevus.training.distributed import Processes, make_fabric, synchronise
 from naevus.training.loop import CHECKPOINT, Trainer, load_network, save_tensors
 from naevus.training.networks import Preprocessed, layer_summary
 from naevus.training.onnx_graph import SampledNetwork, export_onnx, sample_entry
 from naevus.training.performance import kept_memory, prepare_network, resolve
 from naevus.training.prepare import (
     check_init_from,
-    copies_in,
-    prepare,
-    start_run,
     task_of_fold,
 )
 from naevus.training.tasks import (
@@ -51,142 +46,17 @@ from naevus.training.tasks import (
     ClassificationTask,
     TrainingTask,
 )
-from naevus.training.unused import refuse_unused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-    from naevus.datasets.folds import Folds
     from naevus.io.progress import Reporter
 
 
 _log = logging.getLogger(__name__)
 _MEASURED = 200
 """Number of images on which the offset of the activation maps is measured."""
-
-
-def train(
-    recipe: Recipe | Mapping[str, Any] | str | Path,
-    data: str | Path,
-    *,
-    out: str | Path,
-    folds: str | Path | None = None,
-    fold: int | Iterable[int] | None = None,
-    masks: str | Path | None = None,
-    copies: Iterable[str | Path] = (),
-    init_from: str | Path | None = None,
-    cache: str | Path | None = None,
-    force: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    callbacks: Iterable[Callback] = (),
-    reporter: Reporter = SILENT,
-) -> Run:
-    """Train one network per fold, and predict its held-out images; resume where it stopped.
-
-    Processes that torchrun starts divide every batch among them; the first one reports and calls
-    the callbacks.
-
-    Args:
-        recipe: A recipe, the path of a TOML file, or settings by name, such as
-            ``{"task": "segmentation", "optimiser.clip": 0}``.
-        data: The data set: a folder in a known layout, or a table of images.
-        out: The run's folder. It is created once weights and images are known to be usable.
-        folds: A file of folds; None: five folds with seed 2018.
-        fold: The folds to train; None: all.
-        masks: A folder of predicted masks to crop by; None: the data set's own masks.
-        copies: Folders with other copies of the images, named by image id.
-        init_from: A run to initialise the weights from, fold by fold.
-        cache: Folder for decoded images; None: ``cache`` beside the run.
-        force: Whether to use masks that look wrong as a whole.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: Threads of the network in this process; None: one per processor, divided among
-            the processes of this machine.
-        callbacks: Called with the progress of each fold; see `naevus.training.callbacks`.
-        reporter: Receives progress, messages and notes.
-
-    Returns:
-        The run, with the folds that are finished.
-
-    Raises:
-        ConfigError: A setting is unknown, invalid or without effect.
-        DataError: The images, masks or labels cannot be used.
-        FoldsError: The folds belong to other images, or there is no such fold.
-        RunError: The folder contains a run with other settings, folds or data.
-        WeightsError: The initial weights are not available, or do not fit.
-    """
-    recipe = _recipe_of(recipe)
-    out, data = Path(out), Path(data)
-    given, mask_folder = tuple(map(Path, copies)), None if masks is None else Path(masks)
-    refuse_unused(recipe, masks=mask_folder, copies=given)
-    source = None if init_from is None else Run.open(init_from)
-    file = None if folds is None else Path(folds)
-    with open_processes(recipe, device=device, threads=threads) as processes:
-        reporter = reporter if processes.is_first else SILENT
-        dataset, split = images_and_folds(data, recipe, file, mask_folder, given, reporter)
-        attributes = recipe.task == "attributes"
-        training_data = TrainingData(
-            dataset,
-            out.parent / "cache" if cache is None else Path(cache),
-            masks=mask_folder,
-            copies=given,
-            init_from=source,
-            force=force,
-            pretrained=recipe.pretrained_file,
-            further=tuple(copies_in(each, dataset, recipe) for each in given if attributes),
-        )
-        every = range(split.k) if fold is None else [fold] if isinstance(fold, int) else fold
-        chosen = list(dict.fromkeys(every))
-        run = _started(processes, out, recipe, split, training_data, chosen, reporter)
-        train_folds(run, chosen, training_data, reporter, callbacks, processes)
-    return run
-
-
-def _started(
-    processes: Processes,
-    out: Path,
-    recipe: Recipe,
-    split: Folds,
-    training_data: TrainingData,
-    chosen: Sequence[int],
-    reporter: Reporter,
-) -> Run:
-    """Start or resume a run in the first process; the others wait, and open it and its caches.
-
-    Raises:
-        ConfigError: The processes were given different commands or files.
-        RunError: A process does not see the run that the first one has written.
-    """
-    processes.agree(
-        {
-            "naevus": __version__,
-            "--out": str(out.resolve()),
-            "--fold": ", ".join(map(str, chosen)),
-            "the fingerprint of the recipe": recipe.with_pretrained_hash().fingerprint(),
-            "the fingerprint of the data": training_data.dataset.fingerprint(),
-            "the hash of the folds": split.sha256,
-        }
-    )
-    begun = processes.first(lambda: start_run(out, recipe, split, training_data, chosen, reporter))
-    if begun is not None:
-        return begun
-    if not (out / "run.toml").exists():
-        raise RunError(
-            f"{out}: process {processes.rank} does not see the run that process 0 wrote there",
-            "name a folder that all machines share with --out",
-        )
-    run = Run.open(out)
-    # Opens what the first process has built. A machine with a cache of its own builds it here.
-    prepare(training_data, run.recipe, lambda _: lambda _done, _of: None, lambda: None)
-    return run
-
-
-def _recipe_of(recipe: Recipe | Mapping[str, Any] | str | Path) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    if isinstance(recipe, (str, Path)):
-        return load_recipe(recipe)
-    return load_recipe(None, overrides=recipe)
 
 
 def train_folds(
@@ -264,12 +134,13 @@ def train_fold(
         write_text(folder / "network.txt", layer_summary(network.network, recipe.input_size))
     prepare_network(network, precision, kind)
     synchronise(network, recipe)
+    held_out = _held_out(run, fold, training_data)
     _log.info(
         "fold %d: %d training images, %d validation, %d held out, precision %s%s",
         fold,
         len(training_task.training.ids),
         len(training_task.validation.ids),
-        len(run.folds.held_out(fold)),
+        len(held_out),
         precision,
         ", resumed" if (folder / CHECKPOINT).exists() else "",
     )
@@ -281,7 +152,7 @@ def train_fold(
         world=processes.world,
     )
     trainer = Trainer(network, training_task, batches, recipe, processes.fabric, folder)
-    sizes = (training_task.training.ids, training_task.validation.ids, run.folds.held_out(fold))
+    sizes = (training_task.training.ids, training_task.validation.ids, held_out)
     job = Job(recipe, run.folder, fold, batches.steps, trainer.state.epoch, *map(len, sizes))
     called = Callbacks([History(), callback]) if processes.is_first else Callback()
     with called.around(job):
@@ -337,7 +208,7 @@ def _write_fold(
     if isinstance(training_task, ClassificationTask):
         codes = training_task.taxonomy.codes
         cache, side = training_data.caches["images"], recipe.input_size
-        there = sorted(set(run.folds.held_out(fold)).intersection(cache.ids))
+        there = sorted(_held_out(run, fold, training_data))
         ids = there[:: -(-len(there) // _MEASURED) or 1]  # spread over the fold
         trained = {
             "class_weights": training_task.class_weights.tolist(),
@@ -423,30 +294,28 @@ def predict_held_out(
     processes = processes or Processes(make_fabric(run.recipe))
     threads = processes.threads
     bundle = Bundle.read(run.bundle_folder(fold))
-    held_out = set(run.folds.held_out(fold))
+    held_out = _held_out(run, fold, training_data)
     if run.recipe.task == "segmentation":
-        cache = training_data.caches["masks"]
         sources = sorted(
             (row.image_id, row.path, row.mask_path)
             for row in training_data.dataset.rows()
-            if row.image_id in held_out.intersection(cache.ids) and row.path and row.mask_path
+            if row.image_id in held_out and row.path and row.mask_path
         )
         score = partial(oof_scores, bundle, out=run.folder / "masks", threads=threads)
         table = processes.table(sources, score)
     elif run.recipe.task == "attributes":
         _predict_lesions(run, fold, training_data, bundle, processes)
-        masks = training_data.outputs[0].masks
-        known = held_out.intersection(*(masks[name].index for name in ATTRIBUTES))
         shown = [
             (row.image_id, row.path, row.attributes)
             for row in sorted(training_data.dataset.rows(), key=lambda row: row.image_id)
-            if row.image_id in known and row.path is not None
+            if row.image_id in held_out and row.path is not None
         ]
         table = processes.table(shown, partial(oof_attributes, bundle, threads=threads))
     else:
         cache = training_data.caches["images"]
-        ids = sorted(held_out.intersection(cache.ids))
-        table = processes.table(ids, partial(oof_logits, bundle, cache, threads=threads))
+        table = processes.table(
+            sorted(held_out), partial(oof_logits, bundle, cache, threads=threads)
+        )
         (member,) = bundle.classifier.members
         truth = training_data.dataset.table.set_index("image_id")["diagnosis"]
         table["diagnosis"] = table["image_id"].map(truth)
@@ -461,3 +330,13 @@ def predict_held_out(
         with atomic(run.fold_folder(fold) / "oof.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     processes.wait()
+
+
+def _held_out(run: Run, fold: int, training_data: TrainingData) -> set[str]:
+    """Return the held-out images that can be used; folds may have more than the data set."""
+    held_out = set(run.folds.held_out(fold))
+    if run.recipe.task == "attributes":
+        masks = training_data.outputs[0].masks
+        return held_out.intersection(*(masks[name].index for name in ATTRIBUTES))
+    cache = training_data.caches["masks" if run.recipe.task == "segmentation" else "images"]
+    return held_out.intersection(cache.ids)

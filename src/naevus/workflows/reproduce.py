@@ -18,7 +18,7 @@ from naevus.runs.environment import MACHINE, environment
 from naevus.runs.recipe_tables import HASHED
 from naevus.runs.results import evaluate_results, results_of_tables
 from naevus.runs.run import WEIGHTS, Run, read_oof
-from naevus.training.train import train
+from naevus.training.job import train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -34,6 +34,7 @@ from naevus.images.read import (
     read_with_header,
     write_png,
 )
+from naevus.io.extras import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -560,7 +561,7 @@ def test_without_the_extra_a_heic_image_names_it(monkeypatch: pytest.MonkeyPatch
     for reading in (read, probe):
         with pytest.raises(ImageError, match="decoder is not installed") as caught:
             reading(image)
-        assert 'pip install "naevus[heif]"' in caught.value.remedy
+        assert how_to_install("heif") in caught.value.remedy
     assert ".heic" in IMAGE_SUFFIXES
 
 

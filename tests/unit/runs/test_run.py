@@ -82,6 +82,16 @@ def test_another_job_is_refused(changes: dict[str, Any], output: str, tmp_path: 
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+def test_a_run_of_another_version_is_called_so(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    path = run.folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"naevus": "0.0.1"}))
+    assert start(run.folder).recipe == run.recipe, "the same settings go on"
+    other = RECIPE.model_copy(update={"seed": 1})
+    with pytest.raises(RunError, match=r"seed is 2018 there, not 1 \(it is of naevus 0\.0\.1, not"):
+        start(run.folder, recipe=other)
+
+
 def test_the_same_job_goes_on_with_other_workers(tmp_path: Path) -> None:
     start(tmp_path / "run")
     quicker = RECIPE.model_copy(update={"workers": 3, "checkpoint_seconds": 5.0})

@@ -163,8 +163,9 @@ def test_early_stopping_waits_for_an_improvement(tmp_path: Path) -> None:
     assert [row["val_score"] for row in job.state.history] == [0.1, 0.5, 0.4, 0.5]
     assert job.stopped_early
     assert job.ending() == (
-        "stopped early after 4 of 5 epochs: the validation score has not risen since epoch 1; "
-        'weights of epoch 1, the best (select = "best")'
+        "stopped early after 4 of 5 epochs: the validation balanced_accuracy has not risen since "
+        "epoch 1; weights of epoch 1, the best: validation balanced_accuracy 0.5000 "
+        '(select = "best")'
     )
     for select, shown in (("best", 1), ("last", -1)):
         again, network, _ = trainer(recipe(5, early_stopping=2, select=select), tmp_path)
@@ -191,6 +192,7 @@ def test_the_monitored_metric_decides_instead_of_the_score(tmp_path: Path) -> No
     assert [row["val_loss"] for row in job.state.history] == losses[:4]
     assert (job.state.best, job.state.best_epoch) == (0.3, 1)
     assert "the validation loss has not fallen since epoch 1" in job.ending()
+    assert "weights of epoch 1, the best: validation loss 0.3000" in job.ending()
     assert equal(weights_of(job.used), training_task.shown[1])
 
 

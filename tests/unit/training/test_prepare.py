@@ -1,108 +1,19 @@
-"""The start of a run: what it may continue with, and what it needs before its folder is written."""
+"""The start of a run: what it needs before its folder is written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load
-from naevus.errors import NaevusError, RunError
-from naevus.io.files import lock
-from naevus.runs.recipe import Recipe, load_recipe
-from naevus.runs.run import WEIGHTS, Run, select_images
+from naevus.errors import NaevusError
+from naevus.runs.recipe import load_recipe
+from naevus.runs.run import Run, select_images
 from naevus.training.data import TrainingData
-from naevus.training.prepare import EXTENDED, continued, extend, start_run
-
-FOLDS = Folds(pd.DataFrame({"image_id": ["a", "b"], "group_id": ["a", "b"], "fold": ["0", "1"]}))
-INPUTS: dict[str, Any] = {
-    "data": "photographs",
-    "fingerprint": "abc",
-    "layout": "manifest",
-    "images": 2,
-    "masks": None,
-}
-CONSTANT = {"optimiser.schedule": "constant", "optimiser.warm_up": 0.2, "epochs": 4}
-
-
-def recipe_of(settings: dict[str, Any], **changes: Any) -> Recipe:
-    return load_recipe(None, "segmentation", settings | changes)
-
-
-def run_of(folder: Path, recipe: Recipe) -> Run:
-    return Run.start(folder, recipe, FOLDS, INPUTS)
-
-
-@pytest.mark.parametrize("schedule", ["constant", "plateau"])
-def test_more_epochs_keep_the_warm_up_in_epochs(schedule: str, tmp_path: Path) -> None:
-    settings = CONSTANT | {"optimiser.schedule": schedule}
-    run = run_of(tmp_path / "run", recipe_of(settings))
-    recipe = recipe_of(settings, epochs=8)
-    longer = continued(run, recipe)
-    assert (longer.epochs, longer.optimiser.warm_up) == (8, 0.1)
-    extend(run, longer)
-    again = Run.open(run.folder)
-    assert again.recipe == longer
-    assert continued(again, recipe) == longer, "the same command resumes"
-    assert continued(again, recipe_of(settings, epochs=16)).optimiser.warm_up == 0.05
-    with pytest.raises(RunError, match=r"other settings: epochs is 8 there, not 4"):
-        continued(again, recipe_of(settings))
-
-
-def test_a_cosine_is_not_extended_and_the_message_says_what_to_do(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", recipe_of({"epochs": 4}))
-    with pytest.raises(RunError, match=r"epochs is 4 there, not 8.*cosine.*--init-from .*run"):
-        continued(run, recipe_of({"epochs": 8}))
-
-
-@pytest.mark.parametrize(
-    ("now", "continues"), [(3, True), (0, True), (1, False)], ids=["more", "off", "less"]
-)
-def test_patience_can_grow_with_any_schedule(now: int, continues: bool, tmp_path: Path) -> None:
-    settings = {"select": "best", "epochs": 5}
-    run = run_of(tmp_path / "run", recipe_of(settings, early_stopping=2))
-    recipe = recipe_of(settings, early_stopping=now)
-    if continues:
-        assert continued(run, recipe) == run.recipe.model_copy(update={"early_stopping": now})
-        return
-    with pytest.raises(RunError, match="early_stopping is 2 there, not 1"):
-        continued(run, recipe)
-
-
-@pytest.mark.parametrize("change", [{"seed": 1}, {"augment.hue": 3}, {"optimiser.clip": 0}])
-def test_other_settings_are_refused_with_more_epochs_too(
-    change: dict[str, Any], tmp_path: Path
-) -> None:
-    run = run_of(tmp_path / "run", recipe_of(CONSTANT))
-    with pytest.raises(RunError, match=f"{next(iter(change))} is .* there, not"):
-        continued(run, recipe_of(CONSTANT | change, epochs=8))
-
-
-def test_results_so_far_are_moved_and_checkpoints_stay(tmp_path: Path) -> None:
-    run = run_of(tmp_path / "run", recipe_of(CONSTANT))
-    folder = run.fold_folder(1)
-    (folder / "bundle").mkdir(parents=True)
-    for name in ("oof.parquet", WEIGHTS, "bundle/bundle.json", "checkpoint.safetensors"):
-        (folder / name).write_text(name)
-    assert run.finished() == [1]
-    longer = continued(run, recipe_of(CONSTANT, epochs=6))
-    with lock(folder / ".lock"), pytest.raises(NaevusError, match="in use by another"):
-        extend(run, longer)
-    assert run.finished() == [1]
-    extend(run, longer)
-    assert run.finished() == []
-    kept = folder / "epochs-4"
-    assert {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()} == {
-        "oof.parquet",
-        WEIGHTS,
-        "bundle/bundle.json",
-    }
-    assert (folder / "checkpoint.safetensors").exists()
-    assert (run.folder / EXTENDED).exists()
-
+from naevus.training.prepare import start_run
 
 SMALL: dict[str, Any] = {
     "sizes": [[0, 32]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from naevus.errors import ConfigError
 from naevus.inference.engines.base import Engine, Outputs
@@ -74,10 +74,7 @@ def streams_for(images: int, threads: int) -> int:
     return 1 if images <= PIECE else min(threads, BATCH // PIECE)
 
 
-# The engines of this machine, and the default one.
-
-DEFAULT: Final[EngineName] = "openvino"
-"""The default engine on every machine."""
+# The engines of this machine. Which one runs a bundle's networks, a trial decides (`automatic`).
 
 
 class Found(NamedTuple):
@@ -88,16 +85,14 @@ class Found(NamedTuple):
         version: The installed version; None if it is not installed.
         devices: Devices it can run on, the preferred one first.
         precisions: Supported precisions, the default first.
-        chosen: Whether it is the default engine.
-        why: Why it is the default or not, in a sentence.
+        use: When it is used, or how to install it.
     """
 
     name: EngineName
     version: str | None
     devices: tuple[str, ...]
     precisions: tuple[str, ...]
-    chosen: bool
-    why: str
+    use: str
 
 
 def survey() -> tuple[Found, ...]:
@@ -106,20 +101,12 @@ def survey() -> tuple[Found, ...]:
 
 
 def _openvino() -> Found:
-    computes = precisions()
-    bf16 = (
-        "fp32, or bf16 if the bundle recommends it and a trial shows that it is faster"
-        if "bf16" in computes
-        else "fp32: this processor has no instructions for bf16"
-    )
     return Found(
         "openvino",
         import_openvino().get_version().partition("-")[0],
         (f"CPU ({core().get_property('CPU', 'FULL_DEVICE_NAME')})",),
-        computes,
-        chosen=True,
-        why="Part of the base install, and the fastest on a CPU. Computes in "
-        f"{bf16}. Graphs stored in 8 bits compute in 8 bits.",
+        precisions(),
+        "where it runs correctly, unless --engine names another",
     )
 
 
@@ -127,14 +114,10 @@ def _onnxruntime() -> Found:
     try:
         onnxruntime = import_onnxruntime()
     except ConfigError as error:
-        return Found("onnxruntime", None, (), (), chosen=False, why=f"{error}.")
+        return Found("onnxruntime", None, (), (), error.remedy)
     available = onnxruntime.get_available_providers()
     devices = tuple(
         name for provider, name in ((CUDA, "CUDA"), (CPU, "CPU")) if provider in available
     )
-    why = (
-        "Runs on the GPU: select it with --engine onnxruntime."
-        if CUDA in available
-        else "No CUDA here, and slower than OpenVINO on a CPU: used if OpenVINO fails."
-    )
-    return Found("onnxruntime", onnxruntime.__version__, devices, ("fp32",), chosen=False, why=why)
+    use = "with --engine onnxruntime, or where OpenVINO fails"
+    return Found("onnxruntime", onnxruntime.__version__, devices, ("fp32",), use)

@@ -22,6 +22,7 @@ from naevus.inference.engines.base import unable
 from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
 from naevus.inference.engines.openvino import CompiledCache
 from naevus.inference.engines.trial import ROUNDS, TIMEOUT, EngineSetup, Result, TrialNetwork, tried
+from naevus.io.extras import how_to_install
 from naevus.io.files import sha256_of, write_json
 from naevus.runs.environment import processor
 from naevus.types import EngineChoice
@@ -299,7 +300,7 @@ def _nothing(trials: Trials) -> ConfigError:
     problems = "; ".join(f"{setup}: {why}" for setup, why in rejected(trials).items())
     remedy = "name another engine or precision" if len(trials) == 1 else "try another machine"
     if not _version(_LAST.engine):
-        remedy = "run pip install 'naevus[onnxruntime]', another engine, or " + remedy
+        remedy = f"{how_to_install('onnxruntime')}, or name another engine, or {remedy}"
     return ConfigError(f"the networks do not run here ({problems})", remedy)
 
 

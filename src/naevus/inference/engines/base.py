@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from weakref import WeakSet
 
 from naevus.errors import BundleError, ConfigError, NaevusError
+from naevus.io.extras import how_to_install
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +105,7 @@ def unable(path: Path, engine: EngineName, precision: Precision, problem: str) -
     choice = "fp32, or " if precision != "fp32" else ""
     return ConfigError(
         f"{path.name} does not run here with {engine} in {precision} ({line[-300:]})",
-        f"choose {choice}the engine {others[0]} (pip install 'naevus[onnxruntime]')"
+        f"choose {choice}the engine {others[0]} ({how_to_install('onnxruntime')})"
         if engine == "openvino"
         else f"choose {choice}the engine {others[0]}",
     )

@@ -15,6 +15,7 @@ from naevus.inference.engines.base import (
     unusable,
 )
 from naevus.inference.engines.graphfile import check_graph
+from naevus.io.extras import how_to_install
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
@@ -109,9 +110,7 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime  # noqa: PLC0415 (an extra)
     except ImportError as error:
-        raise ConfigError(
-            "ONNX Runtime is not installed", "run pip install 'naevus[onnxruntime]'"
-        ) from error
+        raise ConfigError("ONNX Runtime is not installed", how_to_install("onnxruntime")) from error
     module: ModuleType = onnxruntime
     return module
 

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from naevus.inference.engines import (
-    DEFAULT,
     EngineName,
-    OnnxRuntimeEngine,
     OpenVINOEngine,
     open_engine,
     survey,
@@ -21,40 +19,33 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_every_engine_is_checked_and_one_is_chosen() -> None:
+def test_every_engine_is_listed() -> None:
     found = {each.name: each for each in survey()}
     assert tuple(found) == get_args(EngineName)
-    assert [each.name for each in survey() if each.chosen] == [DEFAULT]
     assert found["openvino"].precisions[0] == "fp32"
     assert found["openvino"].devices[0].startswith("CPU")
     assert found["onnxruntime"].version == version("onnxruntime")
     assert found["onnxruntime"].precisions == ("fp32",)
 
 
-def test_the_gain_by_bf16_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    for computes, reported in (
-        (("fp32", "bf16"), "if the bundle recommends it"),
-        (("fp32",), "no instructions"),
-    ):
+def test_the_precisions_are_those_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for computes in (("fp32", "bf16"), ("fp32",)):
         monkeypatch.setattr("naevus.inference.engines.precisions", lambda it=computes: it)
-        found = survey()[0]
-        assert found.precisions == computes
-        assert reported in found.why
+        assert survey()[0].precisions == computes
 
 
-def test_the_chosen_engine_is_the_one_that_opens(
+def test_openvino_opens_where_no_engine_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAEVUS_CACHE", "off")
-    kinds = {"openvino": OpenVINOEngine, "onnxruntime": OnnxRuntimeEngine}
-    assert isinstance(open_engine(write_classifier(tmp_path / "g.onnx", size=32)), kinds[DEFAULT])
+    assert isinstance(open_engine(write_classifier(tmp_path / "g.onnx", size=32)), OpenVINOEngine)
 
 
 def test_a_missing_engine_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     absent = survey()[1]
     assert (absent.version, absent.devices, absent.precisions) == (None, (), ())
-    assert "pip install 'naevus[onnxruntime]'" in absent.why
+    assert "[onnxruntime]" in absent.use
 
 
 def test_a_gpu_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,4 +54,4 @@ def test_a_gpu_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     found = survey()[1]
     assert found.devices == ("CUDA", "CPU")
-    assert "--engine onnxruntime" in found.why
+    assert "--engine onnxruntime" in found.use
