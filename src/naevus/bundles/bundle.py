@@ -26,6 +26,7 @@ from naevus.io.files import (
     workspace,
     write_text,
 )
+from naevus.io.limits import TooLargeError, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -280,12 +281,19 @@ class Bundle:
         if not folder.exists():
             raise BundleError(f"{folder} does not exist", "name a bundle")
         try:
-            content = manifest.read_bytes()
+            content = read_limited(manifest, Limits().manifest)
+        except TooLargeError as error:
+            raise BundleError(f"{manifest}: {error}", "do not use this bundle") from error
         except OSError as error:
             raise BundleError(
                 f"{manifest}: cannot be read ({error.strerror})", "name the folder of a bundle"
             ) from error
         spec = parse_manifest(content, str(manifest))
+        if len(spec.files) > Limits().files:
+            raise BundleError(
+                f"{manifest}: lists {len(spec.files)} files",
+                f"at most {Limits().files} are allowed",
+            )
         for name, expected in spec.files.items():
             _check(folder / name, expected)
         return cls(folder, spec, sha256(manifest))
@@ -423,8 +431,11 @@ def check_place(path: Path) -> None:
 def _own_files(folder: Path) -> set[str]:
     """Return the names of a bundle's own files; all files of a damaged bundle."""
     try:
-        return {MANIFEST, *parse_manifest((folder / MANIFEST).read_bytes(), "").files}
-    except (OSError, BundleError):
+        return {
+            MANIFEST,
+            *parse_manifest(read_limited(folder / MANIFEST, Limits().manifest), "").files,
+        }
+    except (OSError, ValueError, BundleError):
         return {path.name for path in folder.iterdir() if path.is_file()}
 
 

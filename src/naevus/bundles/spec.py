@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import TYPE_CHECKING, Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 
 # Types that several sections of ``bundle.json`` share.
+
+SCHEMA: Final = 1
+"""The version of the schema that this version of naevus writes and reads."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -463,7 +467,7 @@ class BundleSpec(Section):
         files: The SHA-256 of every other file in the folder, by name.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA
     segmenter: SegmenterSpec | None = None
     classifier: ClassifierSpec | None = None
     attributes: AttributesSpec | None = None
@@ -535,6 +539,7 @@ def parse_manifest(content: bytes, where: str) -> BundleSpec:
     Raises:
         BundleError: The content violates the schema, or a listed file has no hash.
     """
+    _check_version(content, where)
     try:
         spec = BundleSpec.model_validate_json(content)
     except ValidationError as error:
@@ -552,6 +557,19 @@ def parse_manifest(content: bytes, where: str) -> BundleSpec:
         raise BundleError(f"{where}: {ood} has no hash", EXPORT_AGAIN)
     _check_sample(spec, where)
     return spec
+
+
+def _check_version(content: bytes, where: str) -> None:
+    """Reject another schema by its number: the errors of its entries would say less."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return  # pydantic says what is wrong
+    version = found.get("schema_version", SCHEMA) if isinstance(found, dict) else SCHEMA
+    if isinstance(version, int) and version > SCHEMA:
+        raise BundleError(
+            f"{where}: has a newer schema than {SCHEMA}, which this naevus reads", "update naevus"
+        )
 
 
 def _check_sample(spec: BundleSpec, where: str) -> None:

@@ -20,6 +20,7 @@ from naevus.datasets.sources import (
 )
 from naevus.errors import ConfigError, DataError
 from naevus.images.read import IMAGE_SUFFIXES
+from naevus.io.limits import SMALLER, TEXT, TooLargeError, check_rows, check_text, read_limited
 from naevus.io.progress import SILENT
 from naevus.io.stores import Store, url_of
 
@@ -157,10 +158,15 @@ def paths_in_list(path: Path) -> list[Path]:
     accepted.
 
     Raises:
-        DataError: The file cannot be read or names no path, or a line has another scheme.
+        DataError: The file is too large, cannot be read or names no path, or a line has another
+            scheme.
     """
     try:
-        content = path.read_bytes()
+        check_text(path)
+        content = read_limited(path, TEXT)
+        check_rows(content.count(b"\n"))
+    except TooLargeError as error:
+        raise DataError(f"{path}: {error}", SMALLER) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})", "name a text file") from error
     if b"\0" in content:

@@ -12,12 +12,12 @@ All computations use float64, so that the rows of a submission sum to one to the
 from __future__ import annotations
 
 import math
-import tomllib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from naevus.errors import ConfigError
+from naevus.io.settings import read_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,10 +244,10 @@ def read_prevalence(path: Path, taxonomy: Taxonomy) -> NDArray[np.float64]:
             not a non-negative number, or the fractions do not sum to 1 within 0.001.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = read_toml(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", "name a prevalence file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: is not TOML: {error}", "write lines like MEL = 0.05") from error
     _check_codes(path, values, taxonomy)
     for code, value in values.items():

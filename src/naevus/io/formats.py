@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 
 from naevus.errors import DataError, NaevusError
+from naevus.io import limits
 from naevus.io.extras import how_to_install
 from naevus.io.files import atomic, workspace
+from naevus.io.limits import SMALLER, TooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,15 +55,18 @@ def read_parquet(
         error: The class of error to raise.
 
     Raises:
-        NaevusError: The file is missing, truncated, damaged or not a Parquet table, or a column is
-            missing or has another type.
+        NaevusError: The file is missing, truncated, damaged, not a Parquet table or too large, or
+            a column is missing or has another type.
     """
     import pandas as pd  # noqa: PLC0415 (naevus.load does without)
     import pyarrow as pa  # noqa: PLC0415
 
     try:
         with path.open("rb") as stream:
+            limits.open_parquet(path).close()
             table = pd.read_parquet(stream)
+    except TooLargeError as problem:
+        raise error(f"{path}: {problem}", SMALLER) from problem
     except (OSError, ValueError, KeyError, TypeError, EOFError, pa.ArrowException) as problem:
         raise error(f"{path}: {_read_failure(problem, 'Parquet table')}", remedy) from problem
     for name in text:
@@ -88,12 +93,15 @@ def read_csv(path: Path, remedy: str, *, error: type[NaevusError] = DataError) -
     """Read a CSV table that naevus wrote.
 
     Raises:
-        NaevusError: The file is missing, damaged or not a CSV table.
+        NaevusError: The file is missing, damaged, too large or not a CSV table.
     """
     import pandas as pd  # noqa: PLC0415
 
     try:
+        limits.check_text(path, ",")
         return pd.read_csv(path)
+    except TooLargeError as problem:
+        raise error(f"{path}: {problem}", SMALLER) from problem
     except (OSError, ValueError) as problem:
         raise error(f"{path}: {_read_failure(problem, 'CSV table')}", remedy) from problem
 
@@ -116,10 +124,11 @@ def read_json(
         error: The class of error to raise.
 
     Raises:
-        NaevusError: The file is missing or damaged, or a member is missing or has another type.
+        NaevusError: The file is missing, damaged or too large, or a member is missing or has
+            another type.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(limits.read_json_text(path))
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f"{path}: {_read_failure(problem, 'JSON file')}", remedy) from problem
     if not isinstance(found, dict):
@@ -139,6 +148,8 @@ def _read_failure(problem: Exception, what: str) -> str:
         return "does not exist"
     if isinstance(problem, OSError) and problem.strerror:
         return f"cannot be read ({problem.strerror})"
+    if isinstance(problem, TooLargeError):
+        return str(problem)
     first = next(iter(str(problem).splitlines()), "") or type(problem).__name__
     return f"is not a {what}, or is damaged ({first})"
 
@@ -217,9 +228,13 @@ def read_table(
         names: The column names, if the file has no header.
 
     Raises:
-        DataError: The file is not a table, or a required column is missing.
+        DataError: The file is not a table or too large, or a required column is missing.
     """
-    table = _workbook(path, names) if path.suffix.lower() == ".xlsx" else _text(path, names)
+    read = _workbook if path.suffix.lower() == ".xlsx" else _text
+    try:
+        table = read(path, names)
+    except TooLargeError as error:
+        raise DataError(f"{path}: {error}", SMALLER) from error
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     if table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()][0]
@@ -274,10 +289,13 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
     if not path.exists():
         raise DataError(f"{path} does not exist", "name a table")
     try:
-        text = _decoded(path.read_bytes())
+        limits.check_text(path)
+        text = _decoded(limits.read_limited(path, limits.TEXT))
         first, _, rest = text.partition("\n")
         declared = re.fullmatch(r"sep=(.)\s*", first.strip("\r"))  # Excel's own first line
         separator = declared[1] if declared else _separator(text, path)
+        limits.check_rows(text.count("\n") - 1)
+        limits.check_width(_heading(text).count(separator) + 1, text.count("\n"))
         with warnings.catch_warnings(record=True, category=pd.errors.ParserWarning) as caught:
             warnings.simplefilter("always")
             table = pd.read_csv(
@@ -294,9 +312,15 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
             _refuse_values_beyond(
                 csv.reader(io.StringIO(text), delimiter=separator), len(table.columns)
             )
+    except TooLargeError:
+        raise
     except (OSError, ValueError, pd.errors.ParserError, csv.Error) as error:
         what = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as CSV ({what})", "fix the file") from error
+    for name, column in table.items():
+        longest = column.str.len().max()
+        where = f" in the column {name!s:.40}"
+        limits.check_longest(0 if pd.isna(longest) else int(longest), where)
     return table.apply(_stripped)
 
 
@@ -335,9 +359,13 @@ def _separator(text: str, path: Path) -> str:
     """Return the most frequent separator in the header, ignoring quoted text."""
     if path.suffix.lower() in {".tab", ".tsv"}:
         return "\t"
-    heading = next((line for line in text.splitlines() if line.strip()), "")
-    bare = re.sub(r'"[^"]*"', "", heading)
-    return max(",;\t|", key=bare.count)
+    return max(",;\t|", key=_heading(text).count)
+
+
+def _heading(text: str) -> str:
+    """Return the first line that is not blank, without quoted text."""
+    line = re.search(r"[^\n]*\S[^\n]*", text)
+    return "" if line is None else re.sub(r'"[^"]*"', "", line[0])
 
 
 WORKBOOK_ROWS: Final = 1_048_575
@@ -442,9 +470,12 @@ def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
             f"{how_to_install('excel')}, or save the table as CSV",
         ) from None
     try:
+        limits.check_archive(path)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        sheets = [[list(row) for row in sheet.iter_rows(values_only=True)] for sheet in book]
+        sheets = [_rows(sheet) for sheet in book.worksheets]
         book.close()
+    except TooLargeError:
+        raise
     except Exception as error:
         raise DataError(f"{path}: cannot be read as a workbook ({error})", "fix it") from error
     best: tuple[int, int, int] | None = None
@@ -461,10 +492,19 @@ def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
     heading = list(names) if names else [_cell(value) or "" for value in rows[place]]
     body = rows[place if names else place + 1 :]
     width = len(heading)
+    limits.check_width(width, len(body))
     cells = [[_cell(value) for value in [*row, *[None] * width][:width]] for row in body]
     table = pd.DataFrame(cells, columns=heading, dtype="string")
     named_columns = [k for k, name in enumerate(heading) if name]
     return table.iloc[:, named_columns]
+
+
+def _rows(sheet: Any) -> list[list[Any]]:
+    sheet.reset_dimensions()  # those that the file states may be a million times too large
+    rows = limits.Rows()
+    for row in sheet.iter_rows(values_only=True):
+        rows.add(row)
+    return rows.kept
 
 
 def _cell(value: Any) -> str | None:

@@ -8,9 +8,11 @@ import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from naevus.errors import ConfigError
+from naevus.io.limits import SETTINGS, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from pydantic.fields import FieldInfo
 
@@ -115,3 +117,16 @@ def type_words(annotation: Any) -> str:
     if inner:  # a union
         return " or ".join("nothing" if each == "NoneType" else each for each in inner)
     return _TYPE_WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not TOML, is not in UTF-8, or is too large.
+    """
+    try:
+        return tomllib.loads(read_limited(path, SETTINGS).decode().replace("\r\n", "\n"))
+    except RecursionError:
+        raise ValueError("too many brackets inside one another") from None

@@ -19,6 +19,7 @@ from naevus.io.files import (
     flush,
 )
 from naevus.io.formats import read_parquet
+from naevus.io.limits import open_parquet
 from naevus.types import FailedImage
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _open_part(path: Path) -> pq.ParquetFile:
     whole, digest = content[:-_DIGEST], content[-_DIGEST:]
     if hashlib.sha256(whole).digest() != digest:
         raise ValueError(f"{path}: damaged")
-    return pq.ParquetFile(pa.BufferReader(whole))
+    return open_parquet(pa.py_buffer(whole))
 
 
 _DIGEST: Final = hashlib.sha256().digest_size

@@ -25,6 +25,7 @@ from naevus.io.files import (
     write_list,
 )
 from naevus.io.formats import read_json, read_table
+from naevus.io.limits import read_json_text
 from naevus.io.settings import names_of_differences
 from naevus.runs.prediction_tables import ABOUT, ids_of_table, read_part
 from naevus.taxonomy import ATTRIBUTES
@@ -223,7 +224,7 @@ class PredictionsFolder:
     def choice(self) -> EngineChoice | None:
         """Return the engine of the job that is resumed here; None if there is none."""
         try:
-            settings = json.loads((self.root / SETTINGS).read_bytes())
+            settings = json.loads(read_json_text(self.root / SETTINGS))
             parts = [settings[name] for name in ("segmenter", "classifier")]
             (engine,) = {part["engine"] for part in parts if part}
             (limit,) = {part["instructions"] for part in parts if part}

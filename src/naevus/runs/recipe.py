@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -18,7 +17,7 @@ from pydantic import (
 
 from naevus.errors import ConfigError, WeightsError, reason
 from naevus.io.files import sha256, sha256_of
-from naevus.io.settings import toml_value, values_of
+from naevus.io.settings import read_toml, toml_value, values_of
 from naevus.runs.recipe_tables import (
     HASHED,
     PRETRAINED_SUFFIX,
@@ -322,10 +321,10 @@ def load_recipe(
     settings: dict[str, Any] = {}
     if path is not None:
         try:
-            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            settings = read_toml(Path(path))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read", "name an existing recipe") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ConfigError(f"{path}: is not TOML ({error})", "correct the file") from error
     if task is not None and settings.setdefault("task", task) != task:
         raise ConfigError(f"{path}: is a recipe for {settings['task']}", f"use one for {task}")

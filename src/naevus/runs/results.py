@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +24,7 @@ from naevus.evaluation.tables import combined, evaluated, oof_classified, taxono
 from naevus.io.files import sha256, stored
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, warn_all
+from naevus.io.settings import read_toml
 from naevus.runs.comparison import read_out_of_fold, unit_of_results
 from naevus.runs.manifest import prediction_command, training_command, trial_notes
 from naevus.runs.prediction_tables import read_predictions
@@ -363,7 +363,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         DataError: The table is not an out-of-fold table.
     """
     try:
-        recipe = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+        recipe = read_toml(folder / "run.toml")
     except (OSError, ValueError) as error:
         raise RunError(f"{folder}: cannot be read: {error}", _RUN) from error
     inputs = read_json(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from naevus.errors import ConfigError, reason
+from naevus.io.settings import read_toml
 from naevus.runs.recipe import Recipe, load_recipe
 from naevus.runs.recipe_tables import Section
 
@@ -106,10 +106,10 @@ def load_plan(path: Path) -> AblationPlan:
         ConfigError: The file is unreadable, not TOML or not a plan.
     """
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = read_toml(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read", "name an existing plan") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: not TOML ({error})", "correct the file") from error
     try:
         return AblationPlan.model_validate(settings)

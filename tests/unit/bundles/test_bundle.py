@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from naevus.bundles.bundle import Bundle, find_bundles, write_bundle
+from naevus.bundles.bundle import Bundle, Limits, find_bundles, write_bundle
 from naevus.bundles.spec import BundleSpec, ClassifierSpec
 from naevus.errors import BundleError
 from naevus.evaluation.conformal import Conformal
@@ -164,7 +164,9 @@ def test_a_member_without_hash_is_refused(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 2}, r"newer schema than 1, .*; update naevus"),
+        ({"schema_version": 10**400, "new": 1}, "newer schema than 1"),
+        ({"schema_version": 0}, "schema_version"),
         ({"stray": 1}, "stray"),
         ({"classifier": None}, "needs a segmenter, a classifier or attributes"),
         ({"scores": [SCORE | {"low": 0.9}]}, "lower end of an interval is above"),
@@ -192,6 +194,18 @@ def test_errors_of_a_member_are_one_line(
 ) -> None:
     change_member(bundle, **entries)
     assert_refused(bundle, problem)
+
+
+def test_a_folder_may_not_list_more_files_than_an_archive(bundle: Bundle) -> None:
+    more = {f"{number}.onnx": "0" * 64 for number in range(Limits().files)}
+    change(bundle, files={**bundle.spec.files, **more})
+    assert_refused(bundle, "lists 503 files; at most 500 are allowed")
+
+
+def test_a_manifest_is_not_read_beyond_the_limit(bundle: Bundle) -> None:
+    with (bundle.folder / "bundle.json").open("r+b") as stream:
+        stream.truncate(Limits().manifest + 1)
+    assert_refused(bundle, "is larger than 4 MB; do not use this bundle")
 
 
 def test_classes_may_be_a_subset_of_a_taxonomy(bundle: Bundle) -> None:

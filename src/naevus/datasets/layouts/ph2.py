@@ -16,6 +16,7 @@ from naevus.datasets.layouts.parsing import subfolders
 from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.errors import DataError
 from naevus.io.formats import key_of, read_table
+from naevus.io.limits import SMALLER, TEXT, TooLargeError, check_text, read_limited
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,12 @@ def _diagnoses(path: Path) -> pd.DataFrame:
 
 def _from_text(path: Path) -> list[tuple[str, str]]:
     rows = []
-    for line in path.read_bytes().decode("utf-8-sig", errors="replace").splitlines():
+    try:
+        check_text(path)
+        content = read_limited(path, TEXT)
+    except TooLargeError as error:
+        raise DataError(f"{path}: {error}", SMALLER) from error
+    for line in content.decode("utf-8-sig", errors="replace").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("||")]
         if len(cells) > 2 and re.fullmatch(r"(?i)IMD\d+", cells[0]):
             rows.append((cells[0], _CODES.get(cells[2].split("|")[0].strip(), cells[2])))

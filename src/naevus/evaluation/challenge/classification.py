@@ -12,6 +12,7 @@ import pandas as pd
 from naevus.errors import SubmissionError
 from naevus.evaluation.classification import auc_above_sensitivity, auc_of, average_precision_of
 from naevus.io.files import write_csv
+from naevus.io.limits import SMALLER, TooLargeError, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,13 +127,16 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV as the official tool does.
 
     Raises:
-        SubmissionError: The file is missing or cannot be parsed.
+        SubmissionError: The file is missing or too large, or cannot be parsed.
     """
     try:
+        check_text(path, ",")
         with warnings.catch_warnings():
             # Values beyond the last named column are dropped; the linter reports them.
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
             return pd.read_csv(path, header=0, index_col=False)
+    except TooLargeError as error:
+        raise SubmissionError(f"{path}: {error}", SMALLER) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SubmissionError(

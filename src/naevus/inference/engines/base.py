@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 from naevus.errors import BundleError, ConfigError, NaevusError
 from naevus.io.extras import how_to_install
+from naevus.io.limits import read_limited
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from naevus.types import EngineName, Precision
 
+
+LARGEST: Final = 2**30
+"""Maximum size of a graph file in bytes."""
 
 Outputs: TypeAlias = "dict[str, NDArray[np.float32]]"
 
@@ -82,12 +86,12 @@ def graph_bytes(path: Path) -> bytes:
     hashes do not cover.
 
     Raises:
-        BundleError: The file cannot be read.
+        BundleError: The file cannot be read, or is larger than `LARGEST`.
     """
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise unusable(path, error.strerror or str(error)) from error
+        return read_limited(Path(path), LARGEST)
+    except (OSError, ValueError) as error:
+        raise unusable(path, getattr(error, "strerror", None) or str(error)) from error
 
 
 def unusable(path: Path, problem: str) -> BundleError:
