@@ -69,9 +69,9 @@ class Ours:
             () if self.networks.classifier is None else self.networks.classifier.input_specs
         )
         found: dict[Path, tuple[int, ...]] = {}
-        for path, said in zip(paths, Predictor(*self.networks).stream(paths), strict=True):
+        for path, predicted in zip(paths, Predictor(*self.networks).stream(paths), strict=True):
             first = decode_once(path, self.networks.segmenter, input_specs, keep=True)
-            finer = {decoding_side(said.mask, input_spec) for input_spec in input_specs}
+            finer = {decoding_side(predicted.mask, input_spec) for input_spec in input_specs}
             found[path] = (
                 max(LEAST, SIZE),
                 *(side for side in finer if first.fine_for(side) is None),

@@ -84,15 +84,15 @@ def classified(rng: np.random.Generator) -> tuple[list[str], list[str], list[str
         others = (values + rng.normal(size=len(values))) / np.sqrt(2)
         truth += [code] * len(values)
         groups += names(numbers, code)
-        for said, each in zip(predictions, (values, others), strict=True):
-            said += [code if right else wrong[code] for right in each + LEVELS[code] > 0]
+        for codes, each in zip(predictions, (values, others), strict=True):
+            codes += [code if right else wrong[code] for right in each + LEVELS[code] > 0]
     return truth, groups, *predictions
 
 
 def balanced(rng: np.random.Generator) -> Interval:
     """Simulate a balanced accuracy."""
-    truth, groups, said, _ = classified(rng)
-    return balanced_accuracy_interval(truth, said, groups)
+    truth, groups, codes, _ = classified(rng)
+    return balanced_accuracy_interval(truth, codes, groups)
 
 
 def difference(rng: np.random.Generator) -> Interval:
@@ -100,7 +100,7 @@ def difference(rng: np.random.Generator) -> Interval:
     truth, groups, one, other = classified(rng)
     codes = np.asarray(truth, object)
     member = codes[:, None] == np.array(list(LESIONS), object)[None, :]
-    ours, theirs = (member & (codes == np.asarray(said, object))[:, None] for said in (one, other))
+    ours, theirs = (member & (codes == np.asarray(each, object))[:, None] for each in (one, other))
     return paired_difference("", ours, theirs, member, groups).difference
 
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from naevus.evaluation.ensemble_selection import judge_member
+from naevus.evaluation.ensemble_selection import evaluate_member
 from naevus.io.formats import read_parquet
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main() -> None:
         parser.error("--in-place-of is none of --beside")
     before = {str(path): _table(path) for path in options.beside}
     kept = {name: table for name, table in before.items() if name != str(options.in_place_of)}
-    verdict = judge_member(before, {**kept, "new": _table(options.new)}, "new", options.folds)
+    verdict = evaluate_member(before, {**kept, "new": _table(options.new)}, "new", options.folds)
     print("fold  images  loss without  with   balanced accuracy without  with   alone")
     for each in verdict.folds:
         print(

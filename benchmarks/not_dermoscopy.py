@@ -219,7 +219,7 @@ def _seen(networks: Networks, images: Sequence[ImageData]) -> list[Seen]:
     predictor = Predictor(networks.segmenter, None)
     found: list[list[Outputs]] = [[] for _ in classifier.members]
     for piece in batches(images):
-        masks = [said.mask for said in predictor.stream(piece)]
+        masks = [each.mask for each in predictor.stream(piece)]
         inputs = [
             classifier_input(image, mask, classifier.input_specs).inputs
             for image, mask in zip(piece, masks, strict=True)

@@ -20,6 +20,8 @@ from naevus.evaluation.bootstrap import Groups, bootstrap
 from naevus.evaluation.calibration import CalibrationScores, gaps_by_bin
 from naevus.evaluation.conformal import SetScores
 from naevus.evaluation.intervals import Interval, mean_interval, percentile_interval
+from naevus.evaluation.labelled import oof_classified
+from naevus.evaluation.out_of_fold import combined, taxonomy_of
 from naevus.evaluation.patient import (
     AGES,
     SEXES,
@@ -32,7 +34,6 @@ from naevus.evaluation.patient import (
     with_log_odds,
 )
 from naevus.evaluation.subgroups import age_bands
-from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
 from naevus.io.formats import read_parquet
 from naevus.types import Patient
 
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.evaluation.patient import PatientPredictions
-    from naevus.evaluation.tables import LabelledPredictions
 
 SMOOTHING = 10  # images that each diagnosis borrows from the frequencies of all
 SHIFTS = (-40, -20, -10, 10, 20, 40)

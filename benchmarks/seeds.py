@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
+from naevus.evaluation.labelled import oof_classified
+from naevus.evaluation.out_of_fold import combined, taxonomy_of
 from naevus.export.graphs import StoredGraphs
 from naevus.export.members import combine
 from naevus.export.precision import Measuring, oof_predictions

@@ -35,7 +35,8 @@ from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.errors import BundleError, DataError, NaevusError
 from naevus.evaluation.attributes import is_attributes_table
-from naevus.evaluation.tables import combined, in_common, probabilities, taxonomy_of
+from naevus.evaluation.out_of_fold import combined, probabilities, taxonomy_of
+from naevus.evaluation.tables import in_common
 from naevus.export.precision import Variant, choose, costs_of
 from naevus.images.read import read, write_png
 from naevus.inference.engines.openvino import precisions

@@ -230,8 +230,8 @@ def test_an_image_with_a_damaged_mask_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "folds.csv").write_text("\n".join(folds) + "\n")
     words = ["--recipe", tmp_path / "recipe.toml", "--folds", tmp_path / "folds.csv"]
     words += ["--copies", tmp_path / "task1", "--out", tmp_path / "run"]
-    said = call("train", "attributes", tmp_path / "task2", *words)
-    assert bad in said
+    printed = call("train", "attributes", tmp_path / "task2", *words)
+    assert bad in printed
     failed = pd.read_csv(tmp_path / "run" / "failed.csv")
     assert sorted(failed["image_id"]) == [bad, "ISIC_0000004"]
     table = pd.read_parquet(tmp_path / "run" / "oof.parquet")

@@ -25,9 +25,9 @@ from naevus.datasets.cache import ImageCache
 from naevus.datasets.sources import stack_images
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.conformal import Conformal
+from naevus.evaluation.out_of_fold import probabilities
 from naevus.evaluation.scaling import fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
-from naevus.evaluation.tables import probabilities
 from naevus.export import export, graphs, members
 from naevus.export.export import Checked, ExportCallbacks, ExportOptions, export_runs
 from naevus.export.graphs import Agreement, GraphOutput, compare, network_outputs, require

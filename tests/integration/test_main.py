@@ -160,7 +160,7 @@ def test_a_missing_path_is_named(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "named"),
     [
         (("train", "lesions", "DATA"), "'TASK': 'lesions' is not one of 'segmentation', 'classif"),
         (("predict", "x", "--tta", "x"), "'--tta': 'x' is not one of 'none', 'half-turn', 'flips'"),
@@ -170,10 +170,10 @@ def test_a_missing_path_is_named(
     ],
     ids=str,
 )
-def test_a_wrong_value_is_named_in_plain_words(words: tuple[str, ...], said: str) -> None:
+def test_a_wrong_value_is_named_in_plain_words(words: tuple[str, ...], named: str) -> None:
     result = call(*words, columns=200)
     assert result.exit_code == 2
-    assert f"Invalid value for {said}" in " ".join(result.stderr.split())
+    assert f"Invalid value for {named}" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def loaded(bundle: Path) -> Predictor:
     return naevus.load(bundle, threads=2)
 
 
-def said_of(prediction: Any) -> dict[str, Any]:
+def values_of(prediction: Any) -> dict[str, Any]:
     values: dict[str, Any] = prediction.to_dict()
     return {name: value for name, value in values.items() if name not in {"image_id", "path"}}
 
@@ -86,13 +86,13 @@ def test_a_fork_is_an_immediate_error_and_may_load_again(bundle: Path, engine: s
 
 
 def _ask(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    return said_of(predictor(pixels))
+    return values_of(predictor(pixels))
 
 
 def test_spawned_processes_load_their_own(bundle: Path, loaded: Predictor) -> None:
     pixels = synthetic(7)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply_async(_ask, (loaded, pixels)).get(120) == said_of(loaded(pixels))
+        assert pool.apply_async(_ask, (loaded, pixels)).get(120) == values_of(loaded(pixels))
     job = loaded._pipeline
     made = Predictor(job.prediction_options.segmenter, job.prediction_options.classifier)
     with pytest.raises(ConfigError, match=r"only a predictor from naevus\.load"):

@@ -267,9 +267,9 @@ def test_a_prediction_prints_its_result(loaded: Predictor, files: list[Path]) ->
     assert others == sorted(others, reverse=True)
     for code, fraction in prediction.probabilities.items():
         assert class_priors[code] == pytest.approx(100 * fraction, abs=0.051)
-    (said,) = [line for line in lines if line.startswith("Prediction set: ")]
-    assert said.endswith(". Such sets hold the true diagnosis of at least 90% of lesions.")
-    assert str(prediction.predicted) in said
+    (line,) = [each for each in lines if each.startswith("Prediction set: ")]
+    assert line.endswith(". Such sets hold the true diagnosis of at least 90% of lesions.")
+    assert str(prediction.predicted) in line
     dark = str(loaded(np.full((120, 160, 3), 20, np.uint8)))
     assert f"! {FLAGS['dark']}" in dark
 
@@ -381,9 +381,9 @@ NO_MATPLOTLIB = """
 import sys
 sys.modules["matplotlib"] = None
 import naevus
-said = naevus.load(sys.argv[1])(sys.argv[2])
+prediction = naevus.load(sys.argv[1])(sys.argv[2])
 try:
-    said.plot()
+    prediction.plot()
 except naevus.NaevusError as error:
     print(error)
 """
@@ -402,8 +402,8 @@ import naevus
 heavy = {"numpy", "cv2", "openvino", "pandas", "pyarrow", "pydantic"}
 assert not heavy & set(sys.modules)
 assert "load" in dir(naevus)
-said = naevus.load(sys.argv[1])(sys.argv[2])
-assert said.predicted
+prediction = naevus.load(sys.argv[1])(sys.argv[2])
+assert prediction.predicted
 needless = {"pandas", "pyarrow", "matplotlib", "rich", "typer", "jinja2", "torch", "sklearn"}
 assert not needless & set(sys.modules), needless & set(sys.modules)
 """

@@ -14,7 +14,7 @@ from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.evaluate import evaluate
-from naevus.evaluation.tables import oof_classified
+from naevus.evaluation.labelled import oof_classified
 from naevus.inference.lesions import lesions_schema
 from naevus.inference.sheets import sheet_columns
 from naevus.runs.prediction_tables import Schema, embeddings_schema

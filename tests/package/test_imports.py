@@ -153,8 +153,8 @@ def test_the_python_interface_needs_no_training_framework(training_data: Path) -
         f"sys.meta_path.insert(0, Blocker({BASE_LACKS}))\n"
         "import naevus\n"
         "predictor = naevus.load(['contours', 'answers'])\n"
-        "said = list(predictor.stream('data/ISIC2018_Task3_Training_Input'))\n"
-        "assert len(said) > 50 and all(each.predicted for each in said)\n"
+        "predictions = list(predictor.stream('data/ISIC2018_Task3_Training_Input'))\n"
+        "assert len(predictions) > 50 and all(each.predicted for each in predictions)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -11,14 +11,10 @@ import pandas as pd
 from naevus.errors import DataError
 from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.comparison import compare
+from naevus.evaluation.labelled import oof_classified
+from naevus.evaluation.out_of_fold import taxonomy_of
 from naevus.evaluation.subgroups import holm
-from naevus.evaluation.tables import (
-    LeftOut,
-    left_out,
-    oof_classified,
-    refuse_left_out,
-    taxonomy_of,
-)
+from naevus.evaluation.tables import LeftOut, left_out, refuse_left_out
 from naevus.io.files import plain
 
 if TYPE_CHECKING:

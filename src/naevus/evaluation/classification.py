@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from naevus.evaluation.tables import LabelledPredictions
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.taxonomy import Taxonomy
     from naevus.types import Decision
 

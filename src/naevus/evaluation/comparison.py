@@ -15,14 +15,8 @@ from naevus.evaluation.attributes import cross_fitted_counts, is_attributes_tabl
 from naevus.evaluation.bootstrap import SEED, Groups, divided, finite, repeatable
 from naevus.evaluation.intervals import Interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
-from naevus.evaluation.tables import (
-    AGREED,
-    check_finite,
-    in_common,
-    numbers_of,
-    probabilities,
-    taxonomy_of,
-)
+from naevus.evaluation.out_of_fold import probabilities, taxonomy_of
+from naevus.evaluation.tables import AGREED, check_finite, in_common, numbers_of
 from naevus.io.figures import interval_figure
 from naevus.io.files import plain
 from naevus.io.words import counted
@@ -367,7 +361,7 @@ def compare(
     """Compare two out-of-fold tables of the same task on the images they have in common.
 
     Args:
-        a: An out-of-fold table (see `naevus.evaluation.tables`) of any task.
+        a: An out-of-fold table (see `naevus.evaluation.out_of_fold`) of any task.
         b: Another one, of the same task.
         names: The names of A and B in sentences.
         allow_missing: Whether to leave out images that are in only one table.

@@ -11,15 +11,9 @@ from naevus.errors import DataError, NaevusError
 from naevus.evaluation.bootstrap import repeatable
 from naevus.evaluation.comparison import Difference, paired_difference
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
+from naevus.evaluation.out_of_fold import probabilities, taxonomy_of
 from naevus.evaluation.scaling import BOUNDS, each_part, parts_of
-from naevus.evaluation.tables import (
-    AGREED,
-    check_finite,
-    in_common,
-    numbers_of,
-    probabilities,
-    taxonomy_of,
-)
+from naevus.evaluation.tables import AGREED, check_finite, in_common, numbers_of
 from naevus.io.extras import how_to_install
 from naevus.io.files import plain
 
@@ -84,7 +78,7 @@ def ensemble_scores(
     selection uses the other parts only.
 
     Args:
-        tables: By name, tables for `naevus.evaluation.tables.probabilities` with ``image_id,
+        tables: By name, tables for `naevus.evaluation.out_of_fold.probabilities` with ``image_id,
             group_id, truth``; at least two, with equal groups and diagnoses.
         allow_missing: Whether to leave out images that are missing in some table.
         unit: What the groups are.
@@ -192,7 +186,7 @@ class MemberVerdict:
 
 
 @repeatable
-def judge_member(
+def evaluate_member(
     before: dict[str, pd.DataFrame],
     after: dict[str, pd.DataFrame],
     new: str,

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     from naevus.evaluation.calibration import ReliabilityBin
     from naevus.evaluation.intervals import Interval, Proportion
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.evaluation.operating_points import BinaryTarget
     from naevus.evaluation.scaling import Scaling
     from naevus.evaluation.subgroups import Subgroup
-    from naevus.evaluation.tables import LabelledPredictions
     from naevus.taxonomy import Taxonomy
     from naevus.types import Unit
 

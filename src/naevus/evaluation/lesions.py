@@ -14,6 +14,7 @@ from naevus.evaluation.conformal import cross_fitted_sets
 from naevus.evaluation.intervals import Interval, weighted_intervals
 from naevus.evaluation.operating_points import targets_of
 from naevus.evaluation.priors import geometric_means
+from naevus.evaluation.tables import has_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from naevus.evaluation.bootstrap import Statistic
     from naevus.evaluation.calibration import BinnedError
-    from naevus.evaluation.tables import LabelledPredictions
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.types import Unit
 
 
@@ -90,8 +91,7 @@ def by_lesion(labelled: LabelledPredictions) -> ByLesion:
 
 def lesion_column(table: pd.DataFrame) -> str:
     """Return the column of lesions: ``lesion_id`` if any is known, otherwise ``group_id``."""
-    known = "lesion_id" in table.columns and bool(table["lesion_id"].notna().any())
-    return "lesion_id" if known else "group_id"
+    return "lesion_id" if has_values(table, "lesion_id") else "group_id"
 
 
 # Metrics per lesion.

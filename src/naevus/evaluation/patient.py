@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
-    from naevus.evaluation.tables import LabelledPredictions
+    from naevus.evaluation.labelled import LabelledPredictions
 
 AGES: Final = (20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 """Ages with a term of their own; terms are interpolated between them and constant beyond."""

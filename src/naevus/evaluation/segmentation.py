@@ -13,6 +13,7 @@ from naevus.errors import DataError
 from naevus.evaluation.bootstrap import means_of, quantiles_of, repeatable
 from naevus.evaluation.intervals import Interval, mean_interval, weighted_intervals, wilson_interval
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD, BoundaryDistance, MaskScore
+from naevus.evaluation.tables import has_values
 from naevus.io.files import plain
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _factors(table: pd.DataFrame) -> tuple[FailureFactor, ...]:
     marks = {
         name: table[column].between(low, high, inclusive="neither")
         for name, (column, low, high) in _FACTORS.items()
-        if column in table.columns and table[column].notna().any()
+        if has_values(table, column)
     }
     if not marks:
         return ()

@@ -11,7 +11,8 @@ from naevus.bundles.bundle import write_bundle
 from naevus.bundles.spec import BundleSpec, Figure, Recommendation, StorageCost, StorageRefusal
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
-from naevus.evaluation.tables import combined, left_out, refuse_left_out, taxonomy_of
+from naevus.evaluation.out_of_fold import combined, taxonomy_of
+from naevus.evaluation.tables import left_out, refuse_left_out
 from naevus.export.members import stored_entry
 from naevus.inference.engines.automatic import PATIENCE_S, rejected
 from naevus.inference.engines.openvino import precisions

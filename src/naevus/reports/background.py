@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pandas as pd
 
 from naevus.errors import ImageError
+from naevus.evaluation.tables import has_values
 from naevus.images import quality
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from naevus.evaluation.tables import LabelledPredictions
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.runs.results import Results
     from naevus.types import Unit
 
@@ -129,7 +130,7 @@ _CURVES = {
 
 def training_section(history: pd.DataFrame) -> Section:
     """Return learning curves and the last epoch of each fold."""
-    columns = [name for name in _CURVES if name in history and history[name].notna().any()]
+    columns = [name for name in _CURVES if has_values(history, name)]
     folds = history.groupby("fold")
     last = folds.tail(1).set_index("fold")
     table = pd.DataFrame(

@@ -16,10 +16,10 @@ from naevus.reports.document import (
     Headline,
     Section,
     Table,
-    borne,
     percent,
     percent_range,
     spread,
+    with_enough_groups,
 )
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
     )
     several = len(found.by_fold) > 1
     rarer = min(one.rarer for one in found.targets)
-    drawn, said = borne(
+    drawn, undrawn = with_enough_groups(
         [
             (
                 FigureSlot(
@@ -280,7 +280,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
             Table("net-benefit", "Net benefit, values", benefit, folded=True),
         ),
         drawn,
-        undrawn=said,
+        undrawn=undrawn,
     )
 
 
@@ -362,7 +362,7 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
         partial(figures.reliability_figure, curves),
         "On the dotted diagonal, probabilities are perfectly calibrated.",
     )
-    drawn, said = borne([(slot, found.groups, FEW)], found.unit)
+    drawn, undrawn = with_enough_groups([(slot, found.groups, FEW)], found.unit)
     return Section(
         "calibration",
         "Calibration",
@@ -374,7 +374,7 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
             ),
         ),
         drawn,
-        undrawn=said,
+        undrawn=undrawn,
     )
 
 
@@ -425,14 +425,14 @@ def selective_section(found: ClassificationEvaluation) -> Section:
         partial(figures.risk_coverage_figure, selective.curve),
         f"At full coverage, {percent(selective.risk.value)} are wrong (dotted line).",
     )
-    drawn, said = borne([(slot, found.groups, FEW)], found.unit)
+    drawn, undrawn = with_enough_groups([(slot, found.groups, FEW)], found.unit)
     return Section(
         "selective",
         "Selective prediction",
         ("Images are ordered by their largest probability, the most confident first.",),
         (Table("selective", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
         drawn,
-        undrawn=said,
+        undrawn=undrawn,
     )
 
 

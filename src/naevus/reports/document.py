@@ -142,13 +142,13 @@ class FigureSlot(NamedTuple):
     """A description, also for readers who cannot see the figure."""
 
 
-def borne(
+def with_enough_groups(
     slots: Iterable[tuple[FigureSlot, int, int]], unit: Unit
 ) -> tuple[tuple[FigureSlot, ...], tuple[str, ...]]:
-    """Return the figures that enough groups bear, and a sentence for each of the others.
+    """Return the figures with enough groups, and a sentence for each of the others.
 
     Args:
-        slots: Each with the groups that it stands on, and how many it needs.
+        slots: Each with the number of its groups, and how many it needs.
         unit: What the groups are.
     """
     given = list(slots)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from naevus.evaluation.tables import LabelledPredictions
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.runs.results import Results
     from naevus.types import Unit
 

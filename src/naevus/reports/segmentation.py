@@ -16,11 +16,11 @@ from naevus.reports.document import (
     Headline,
     Section,
     Table,
-    borne,
     interval_table,
     limits,
     percent,
     spread,
+    with_enough_groups,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def mask_section(found: SegmentationEvaluation) -> Section:
         f"5, 25, 50, 75 and 95 % of the images are at or below {listed}. The dashed line is the "
         "challenge's threshold.",
     )
-    drawn, said = borne([(slot, found.groups, RARE)], found.unit)
+    drawn, undrawn = with_enough_groups([(slot, found.groups, RARE)], found.unit)
     return Section(
         "masks",
         "Masks",
@@ -91,7 +91,7 @@ def mask_section(found: SegmentationEvaluation) -> Section:
             Table("worst-masks", f"The {len(worst)} worst masks", worst, folded=True),
         ),
         drawn,
-        undrawn=said,
+        undrawn=undrawn,
     )
 
 
@@ -125,7 +125,7 @@ def failure_section(found: SegmentationEvaluation) -> Section:
         partial(figures.threshold_figure, found.curve),
         "The dashed line is the challenge's threshold; bands are 95 % intervals.",
     )
-    drawn, said = borne([(slot, found.groups, RARE)], found.unit)
+    drawn, undrawn = with_enough_groups([(slot, found.groups, RARE)], found.unit)
     return Section(
         "failures",
         "Failures",
@@ -135,7 +135,7 @@ def failure_section(found: SegmentationEvaluation) -> Section:
         ),
         tuple(_failure_tables(found)),
         drawn,
-        undrawn=said,
+        undrawn=undrawn,
     )
 
 

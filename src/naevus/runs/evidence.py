@@ -13,6 +13,8 @@ from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.bootstrap import repeatable
 from naevus.evaluation.conformal import Conformal, SetScores
 from naevus.evaluation.evaluate import ClassificationEvaluation, ProbabilityMetrics
+from naevus.evaluation.labelled import oof_classified
+from naevus.evaluation.out_of_fold import combined, taxonomy_of
 from naevus.evaluation.patient import (
     PatientModel,
     any_known,
@@ -23,7 +25,6 @@ from naevus.evaluation.patient import (
 from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.subgroups import age_bands
-from naevus.evaluation.tables import combined, oof_classified, taxonomy_of
 from naevus.io.words import images_of
 from naevus.runs.run import lesions_of
 from naevus.taxonomy import ATTRIBUTES
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.calibration import BinnedError, CalibrationScores
     from naevus.evaluation.intervals import Interval, Proportion
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.evaluation.lesions import LesionEvaluation
     from naevus.evaluation.subgroups import Subgroup
-    from naevus.evaluation.tables import LabelledPredictions
     from naevus.runs.run import Run
 
 

@@ -19,8 +19,9 @@ from naevus.datasets.sources import mask_file
 from naevus.errors import DataError, RunError
 from naevus.evaluation.attributes import is_attributes_table
 from naevus.evaluation.evaluate import evaluate
+from naevus.evaluation.labelled import evaluated, oof_classified, with_truth
+from naevus.evaluation.out_of_fold import combined, taxonomy_of
 from naevus.evaluation.subgroups import attributes_of
-from naevus.evaluation.tables import combined, evaluated, oof_classified, taxonomy_of, with_truth
 from naevus.io.files import sha256, stored
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, warn_all
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.evaluation.evaluate import Evaluation
-    from naevus.evaluation.tables import LabelledPredictions
+    from naevus.evaluation.labelled import LabelledPredictions
     from naevus.io.progress import Reporter
     from naevus.types import Unit
 
@@ -501,8 +502,8 @@ def results_of_predictions(
     table = joined.table
     coverage = out.coverage()
     there = evaluated(table, dataset.taxonomy, out.masks, benign, out.attributes, coverage)
-    silent = [image_id for each in joined.left_out if each.answerless for image_id in each.ids]
-    why = {**dict.fromkeys(silent, "it was not predicted"), **out.problems()}
+    absent = [name for each in joined.left_out if each.without_prediction for name in each.ids]
+    why = {**dict.fromkeys(absent, "it was not predicted"), **out.problems()}
     folded = there.classified.folded if there.classified else ""
     results = Results(
         name=folder.name,

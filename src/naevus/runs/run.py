@@ -16,7 +16,7 @@ from naevus.datasets.layouts import load, report_types
 from naevus.datasets.sources import mask_file
 from naevus.errors import DataError, RunError
 from naevus.evaluation.mask_metrics import MaskScore
-from naevus.evaluation.tables import check_finite, left_out, numbers_of, refuse_left_out
+from naevus.evaluation.tables import check_finite, has_values, left_out, numbers_of, refuse_left_out
 from naevus.io.figures import curve_figure
 from naevus.io.files import atomic, lock, stored, sweep, write_json, write_text
 from naevus.io.formats import read_csv, read_json, read_parquet
@@ -208,7 +208,7 @@ class Run:
             f"fold {fold}, {names[name]}": (rows["epoch"].tolist(), rows[name].tolist())
             for fold, rows in history.groupby("fold")
             for name in names
-            if name in rows and rows[name].notna().any()
+            if has_values(rows, name)
         }
         return curve_figure(curves, str(self.folder), xlabel="epoch", ylabel="loss")
 

@@ -10,7 +10,7 @@ import numpy as np
 from naevus.bundles.bundle import Bundle
 from naevus.errors import DataError, ImageError
 from naevus.evaluation.ablation import ablation, decided
-from naevus.evaluation.tables import combined, taxonomy_of
+from naevus.evaluation.out_of_fold import combined, taxonomy_of
 from naevus.images.geometry import box_of, square_with_margin
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible

@@ -12,8 +12,8 @@ import pandas as pd
 
 from naevus.bundles.bundle import Bundle
 from naevus.errors import DataError, ImageError
+from naevus.evaluation.out_of_fold import probabilities, taxonomy_of
 from naevus.evaluation.shortcuts import ShortcutScores, by_embeddings, by_metadata
-from naevus.evaluation.tables import probabilities, taxonomy_of
 from naevus.images.geometry import box_of, centre_square, resize
 from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible

@@ -11,8 +11,8 @@ import pytest
 from naevus.errors import DataError
 from naevus.evaluation.ablation import HEADLINE, ablation, decided
 from naevus.evaluation.comparison import compare
+from naevus.evaluation.out_of_fold import probabilities, taxonomy_of
 from naevus.evaluation.subgroups import holm
-from naevus.evaluation.tables import probabilities, taxonomy_of
 from tests.helpers.tables import diagnoses
 
 if TYPE_CHECKING:

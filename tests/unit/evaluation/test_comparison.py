@@ -18,8 +18,8 @@ from naevus.evaluation.classification import ClassificationScores
 from naevus.evaluation.comparison import Difference, compare, mcnemar, paired_difference, swap_test
 from naevus.evaluation.evaluate import ClassificationEvaluation
 from naevus.evaluation.intervals import Interval
+from naevus.evaluation.labelled import oof_classified
 from naevus.evaluation.segmentation import SegmentationEvaluation
-from naevus.evaluation.tables import oof_classified
 from naevus.taxonomy import ATTRIBUTES, BINARY
 from tests.helpers.tables import diagnoses, masks
 

@@ -19,11 +19,11 @@ from naevus.evaluation.ensemble_selection import (
     best_temperature,
     blended,
     ensemble_scores,
+    evaluate_member,
     greedy_weights,
-    judge_member,
 )
 from naevus.evaluation.intervals import Interval
-from naevus.evaluation.tables import probabilities
+from naevus.evaluation.out_of_fold import probabilities
 from naevus.taxonomy import ISIC2018
 from tests.helpers.tables import diagnoses, masks
 
@@ -158,7 +158,7 @@ def balanced_loss(truth: pd.Series[str], logs: np.ndarray, temperature: float) -
 def test_temperatures_come_from_the_other_folds() -> None:
     present = {"a": with_folds(1.5, 1), "b": with_folds(1.5, 2)}
     new = with_folds(2.0, 3)
-    verdict = judge_member(present, {**present, "new": new}, "new", (0, 1))
+    verdict = evaluate_member(present, {**present, "new": new}, "new", (0, 1))
     kept = new["fold"] < 2
     truth, fold = new["diagnosis"][kept], new["fold"][kept].to_numpy()
     logs = logs_of({**present, "new": new})[:, kept]
@@ -188,10 +188,10 @@ def test_temperatures_come_from_the_other_folds() -> None:
 
 def test_noise_is_not_adopted_and_a_copy_changes_nothing() -> None:
     present = {"a": with_folds(2.0, 1), "b": with_folds(2.0, 2)}
-    noise = judge_member(present, {**present, "noise": with_folds(0.0, 3)}, "noise")
+    noise = evaluate_member(present, {**present, "noise": with_folds(0.0, 3)}, "noise")
     assert not noise.is_adopted
     assert any("the loss falls by -" in reason for reason in noise.reasons)
-    replaced = judge_member(present, {"a": present["a"], "same": present["b"]}, "same")
+    replaced = evaluate_member(present, {"a": present["a"], "same": present["b"]}, "same")
     assert replaced.loss.a == replaced.loss.b
     assert replaced.reasons[0] == "the loss falls by 0.0000, not by 0.010"
     assert replaced.alone[0] > replaced.loss.b
@@ -220,11 +220,11 @@ def test_the_adoption_rule_checks_every_criterion() -> None:
 def test_tables_without_matching_folds_are_refused() -> None:
     table = with_folds(2.0, 1)
     with pytest.raises(DataError, match="temperatures are fitted on the other folds"):
-        judge_member({"a": table}, {"a": table, "b": table}, "b", (0, 0))
+        evaluate_member({"a": table}, {"a": table, "b": table}, "b", (0, 0))
     with pytest.raises(DataError, match="b: has no folds"):
-        judge_member({"a": table}, {"a": table, "b": table.drop(columns="fold")}, "b")
+        evaluate_member({"a": table}, {"a": table, "b": table.drop(columns="fold")}, "b")
     moved = table.assign(fold=(table["fold"] + 1) % 2)
     with pytest.raises(DataError, match=r"another fold|no prediction"):
-        judge_member({"a": table}, {"a": table, "b": moved}, "b", (0, 1))
+        evaluate_member({"a": table}, {"a": table, "b": moved}, "b", (0, 1))
     with pytest.raises(DataError, match="no prediction in b"):
-        judge_member({"a": table}, {"a": table, "b": table[table["fold"] != 1]}, "b", (0, 1))
+        evaluate_member({"a": table}, {"a": table, "b": table[table["fold"] != 1]}, "b", (0, 1))

@@ -20,9 +20,9 @@ from naevus.evaluation.bootstrap import Ranking
 from naevus.evaluation.classification import auc_intervals
 from naevus.evaluation.evaluate import ClassificationEvaluation, Subject, evaluate
 from naevus.evaluation.intervals import bca_interval
+from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.mask_metrics import MaskScore
 from naevus.evaluation.priors import rebalance
-from naevus.evaluation.tables import LabelledPredictions
 from naevus.taxonomy import BINARY, ISIC2018
 
 CODES = ISIC2018.codes

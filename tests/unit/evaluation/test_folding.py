@@ -10,7 +10,7 @@ import pytest
 
 from naevus.errors import DataError
 from naevus.evaluation.folding import folding_of
-from naevus.evaluation.tables import evaluated
+from naevus.evaluation.labelled import evaluated
 from naevus.taxonomy import BINARY, ISIC2018, ISIC2019, MILK10K, own_taxonomy, taxonomy_with
 
 ROWS = np.array([[0.3, 0.4, 0.1, 0.05, 0.05, 0.05, 0.05], [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]])

@@ -74,8 +74,8 @@ def test_balanced_accuracies_with_rare_classes_are_covered() -> None:
     found = []
     for _ in range(400):
         right = rng.random(len(truth)) < recalls[truth]
-        said = np.where(right, truth, (truth + 1) % 3)
-        codes, predicted = truth.astype(str).tolist(), said.astype(str).tolist()
+        answers = np.where(right, truth, (truth + 1) % 3)
+        codes, predicted = truth.astype(str).tolist(), answers.astype(str).tolist()
         found.append(balanced_accuracy_interval(codes, predicted, names(np.arange(len(truth)))))
     assert 0.93 <= coverage(found, float(recalls.mean())) <= 0.985
 

@@ -14,10 +14,10 @@ from naevus.errors import DataError
 from naevus.evaluation.calibration import CalibrationScores
 from naevus.evaluation.conformal import cross_fitted_sets
 from naevus.evaluation.evaluate import ClassificationEvaluation, evaluate
+from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.lesions import LesionEvaluation, by_lesion
 from naevus.evaluation.priors import rebalance
 from naevus.evaluation.scaling import parts_of
-from naevus.evaluation.tables import LabelledPredictions
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

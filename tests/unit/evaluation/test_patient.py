@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from naevus.errors import ConfigError, DataError
+from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.patient import (
     AGES,
     SITES,
@@ -17,7 +18,6 @@ from naevus.evaluation.patient import (
     with_log_odds,
 )
 from naevus.evaluation.priors import rebalance
-from naevus.evaluation.tables import LabelledPredictions
 from naevus.taxonomy import taxonomy_with
 from naevus.types import Patient
 
@@ -188,6 +188,6 @@ def test_values_that_do_not_count_are_counted() -> None:
     assert [MODEL.is_known(one) for one in patients] == [True, False, False, False]
     counts = PatientCounts(4, 1, 1, 2, MODEL.unknown(patients), ("dx",))
     lines = "\n".join(counts.lines())
-    for said in ("1 of 4", "without a row: 1 image", "2 rows", "site elsewhere (2)", "ignored: dx"):
-        assert said in lines
+    for part in ("1 of 4", "without a row: 1 image", "2 rows", "site elsewhere (2)", "ignored: dx"):
+        assert part in lines
     assert len(PatientCounts(4, 4, 0, 0, {}, ()).lines()) == 1

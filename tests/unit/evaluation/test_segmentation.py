@@ -169,3 +169,20 @@ def test_weighted_quantiles_equal_numpy(images: list[tuple[float, int]]) -> None
         repeated = np.repeat(values, weights.astype(int))
         expected = np.quantile(repeated, class_priors, method="inverted_cdf")
         assert found.tolist() == expected.tolist()
+
+
+def test_masks_are_scored_by_image_and_by_group() -> None:
+    truth = np.zeros((10, 10), bool)
+    truth[:5] = True
+    rows = []
+    for number in range(24):
+        guess = np.zeros_like(truth)
+        guess[: 2 + number % 4] = True
+        score = compare_masks(truth, guess)
+        rows.append({"image_id": f"p{number}", "group_id": f"g{number // 2}", **score._asdict()})
+    metrics = SegmentationEvaluation.of(pd.DataFrame(rows)).metrics
+    jaccard = metrics["jaccard"]
+    assert jaccard.value == pytest.approx(np.mean([0.4, 0.6, 0.8, 1.0]))
+    assert metrics["thresholded_jaccard"].value == pytest.approx(np.mean([0, 0, 0.8, 1.0]))
+    assert jaccard.low < jaccard.value < jaccard.high
+    assert set(MaskScore._fields) <= set(rows[0])

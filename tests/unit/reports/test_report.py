@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.priors import rebalance
-from naevus.evaluation.tables import LabelledPredictions
 from naevus.reports.html import write_report
 from naevus.reports.report import make_report
 from naevus.runs.results import (

@@ -10,8 +10,8 @@ import pandas as pd
 from rich.console import Console
 
 from naevus.evaluation.evaluate import evaluate
+from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.mask_metrics import MaskComparison, mask_table
-from naevus.evaluation.tables import LabelledPredictions
 from naevus.reports.document import Document, Section, Table
 from naevus.reports.report import evaluation_document
 from naevus.reports.terminal import CHIEF, document_lines
@@ -52,9 +52,9 @@ def test_an_evaluation_is_shown_completely() -> None:
     assert "0.429 (0.158 to 0.750)" in text  # Wilson, three of seven
     assert "no interval: too few lesions" in text
     assert "No figure" not in text  # a terminal has none anyway
-    said = [one for section in evaluation_document(both()).sections for one in section.undrawn]
-    assert "No figure “Jaccard indices”: it needs 30 lesions, there are 1." in said
-    assert any(one.startswith("MEL, NV, BCC: no curves") for one in said)
+    undrawn = [one for section in evaluation_document(both()).sections for one in section.undrawn]
+    assert "No figure “Jaccard indices”: it needs 30 lesions, there are 1." in undrawn
+    assert any(one.startswith("MEL, NV, BCC: no curves") for one in undrawn)
     words = ("both", "Scores of masks", "At every threshold", "matrix, natural decision")
     for word in words:
         assert word in text, word
@@ -82,10 +82,10 @@ def test_class_means_skip_absent_classes_and_no_fold_is_named_where_there_is_non
     document = evaluation_document(both())
     (confusion,) = document.figure_slots
     assert "over the classes present, is 0.444." in confusion.note  # of three of seven
-    said = [*document.notes, document.summary]
+    texts = [*document.notes, document.summary]
     for section in document.sections:
-        said += [section.title, *section.notes, *(table.note for table in section.tables)]
-    assert not [text for text in said if "fold" in text]
+        texts += [section.title, *section.notes, *(table.note for table in section.tables)]
+    assert not [text for text in texts if "fold" in text]
 
 
 def test_no_figure_is_drawn_for_the_terminal() -> None:

@@ -11,11 +11,12 @@ from naevus.bundles.spec import BundleSpec
 from naevus.evaluation.calibration import CalibrationScores
 from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.conformal import SetScores, cross_fitted_sets
+from naevus.evaluation.labelled import oof_classified
 from naevus.evaluation.lesions import by_lesion
+from naevus.evaluation.out_of_fold import probabilities
 from naevus.evaluation.patient import PatientModel, cross_fitted_patients, patients_of
 from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
-from naevus.evaluation.tables import oof_classified, probabilities
 from naevus.runs.evidence import ClassificationEvidence, classification, segmentation
 from naevus.taxonomy import ISIC2018
 
