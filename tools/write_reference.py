@@ -28,6 +28,7 @@ from naevus.bundles import spec
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.datasets.layouts import values as readers
 from naevus.datasets.layouts.images import SPLIT_WORDS
+from naevus.evaluation.patient import SITES
 from naevus.io.formats import COLUMN_NAMES
 from naevus.io.settings import values_of
 from naevus.runs.prediction_tables import Schema
@@ -234,7 +235,7 @@ def table_columns() -> str:
 def values() -> str:
     """List the entries that each column of tables of images understands."""
     rows = [
-        ("age", "years", "numbers, also with a decimal comma; any others are unknown"),
+        ("age", "years", f"{readers.AGES}; any others are unknown, and reported"),
         *_spelled("sex", readers.SEXES, "kept as they are"),
         *_spelled("malignant, target", readers.MALIGNANCY, "read as diagnoses"),
         *_spelled("confirmation", labels.CONFIRMATIONS, "kept as they are"),
@@ -243,9 +244,21 @@ def values() -> str:
             ("image type", f"`{kind}`", "entries that contain " + _listed(words))
             for kind, words in readers.IMAGE_TYPES.items()
         ),
+        ("site", "kept as they are", "any; some [change the odds](use-the-patients-data.md#sites)"),
         ("skin type", _listed(readers.SKIN_TYPES), "`1` to `6`, also after a word (`FST IV`)"),
     ]
     return _table(("column", "read as", "entries"), rows)
+
+
+def sites() -> str:
+    """List the sites that change the odds, with their spellings."""
+    return _table(
+        ("site", "entries"),
+        [
+            (f"`{site}`", ", ".join(f"`{each.replace('_', ' ')}`" for each in spellings))
+            for site, spellings in SITES.items()
+        ],
+    )
 
 
 def _spelled(column: str, spelled: Mapping[str, str], others: str) -> Iterator[tuple[str, ...]]:
@@ -315,6 +328,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
         layouts,
         table_columns,
         values,
+        sites,
         spellings,
         words,
         no_labels,

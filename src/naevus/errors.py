@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +39,18 @@ class ImageError(NaevusError):
         super().__init__(f"{path}: {problem}", remedy)
         self.path = path
         self.problem = problem
+
+    @classmethod
+    def of_line(cls, path: Path, line: str) -> Self:
+        """Return the error of a failed image, whose problem and remedy are one line.
+
+        Examples:
+            >>> from pathlib import Path
+            >>> ImageError.of_line(Path("a.jpg"), "is empty; fetch it again").remedy
+            'fetch it again'
+        """
+        problem, _, remedy = line.rpartition("; ")
+        return cls(path, problem, remedy) if problem else cls(path, line)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the constructor's arguments: they differ from the message in ``args``."""

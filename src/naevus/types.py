@@ -59,7 +59,7 @@ Only = Literal["masks", "crops"]
 
 
 class FailedImage(NamedTuple):
-    """An image that could not be predicted, with the reason in one line."""
+    """An image that could not be predicted, with the problem and its remedy in one line."""
 
     image_id: str
     path: str
@@ -82,6 +82,8 @@ class Patient(NamedTuple):
 
 METADATA: Final = (
     *Patient._fields,
+    "lesion_id",
+    "patient_id",
     "fitzpatrick_skin_type",
     "image_type",
     "dermoscopic_type",

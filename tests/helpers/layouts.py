@@ -5,8 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from naevus.io.progress import SilentReporter
+
 if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset
+
+
+class Warned(SilentReporter):
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, text: str, label: str = "note") -> None:
+        self.lines.append(f"{label}: {text}")
 
 
 def files(folder: Path, *names: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,23 @@ def lesion(seed: int, size: int = 160) -> NDArray[np.uint8]:
 
 app = typer.Typer()
 app.command()(check)
+
+
+def test_images_without_a_row_are_used_and_warned_of(tmp_path: Path) -> None:
+    for number in range(12):
+        write_png(tmp_path / f"p{number:02}.png", lesion(number))
+    rows = [f"p{number:02}.png,{('nevus', 'melanoma')[number % 2]},60" for number in range(10)]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["image,diagnosis,age", *rows, ""]))
+    fine = CliRunner().invoke(app, [str(tmp_path)], env={"COLUMNS": "150"})
+    assert fine.exit_code == 0, fine.output
+    assert re.search(r"warning\s+│ image without row\s+│\s+2 ", fine.stdout), fine.stdout
+    assert "12 images" in fine.stdout
+    assert "0 errors" in fine.stdout
+    table.write_text("\n".join(["image,diagnosis,age", *rows, "p99.png,nevus,about 60", ""]))
+    found = CliRunner().invoke(app, [str(tmp_path)], env={"COLUMNS": "150"})
+    assert found.exit_code == 1, found.output
+    assert re.search(r"error\s+│ row without image\s+│\s+1 ", found.stdout), found.stdout
 
 
 def test_check_lists_findings_and_writes_them(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from naevus.inference.lesions import lesions_schema
 from naevus.inference.networks import open_networks
 from naevus.inference.options import OutputOptions
 from naevus.inference.prediction import NOTICE, Prediction
+from naevus.inference.sheets import first_predictions
 from naevus.io.extras import how_to_install
 from naevus.io.files import sha256
 from naevus.types import FLAGS, FailedImage
@@ -187,10 +188,13 @@ def test_an_unreadable_file_raises_or_is_returned_as_failed(
     with pytest.raises(ImageError, match=r"broken\.png: is truncated") as raised:
         loaded(broken)
     assert str(raised.value).count("broken.png") == 1
-    with pytest.raises(ImageError, match="does not exist"):
+    assert raised.value.remedy == "fetch it again from its source, or save it again"
+    with pytest.raises(ImageError, match="does not exist") as raised:
         loaded([files[0], tmp_path / "absent.png"])
-    with pytest.raises(ImageError, match="is a folder"):
+    assert raised.value.remedy == "check the name and the folder"
+    with pytest.raises(ImageError, match="is a folder") as raised:
         loaded([tmp_path])
+    assert raised.value.remedy == "name an image file"
     given = [files[0], broken, files[1]]
     first, bad, last = loaded.stream(given, errors="yield")
     assert isinstance(bad, FailedImage)
@@ -352,8 +356,19 @@ def test_values_unknown_to_the_bundle_are_logged(
 ) -> None:
     whole_bundle(tmp_path / "b", patient=PATIENT)
     predictor = naevus.load(tmp_path / "b", threads=1)
-    predictor(files[0], metadata={"age": 50, "site": "elsewhere"})
+    found = predictor(files[0], metadata={"age": 50, "site": "elsewhere"})
     assert "site elsewhere (1)" in caplog.text
+    assert "With the patient's data: age 50\n" in str(found)
+    assert "! Unknown to the bundle, without effect: site elsewhere\n" in str(found)
+    assert found.effects == (("age",), ("site",))
+    assert found.to_dict()["metadata_effects"] == {"counted": ("age",), "unknown": ("site",)}
+    alone = predictor(files[0], metadata={"age": None, "site": "elsewhere"})
+    assert "With the patient's data" not in str(alone)
+    assert "without effect: site elsewhere" in str(alone)
+    written = predictor.to_folder(files[:1], tmp_path / "out", metadata={"site": "elsewhere"})
+    (again,) = first_predictions(written.table, 1)
+    assert again.effects == ((), ("site",))
+    assert "without effect: site elsewhere" in str(again)
 
 
 def test_a_figure_shows_image_heatmap_and_probabilities(

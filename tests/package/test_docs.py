@@ -18,6 +18,7 @@ import naevus
 from naevus import __version__
 from naevus.datasets.layouts import LAYOUTS, labels, load, values
 from naevus.datasets.layouts.images import SPLIT_WORDS
+from naevus.evaluation.patient import SITES, joined_site
 from naevus.inference.prediction import Prediction
 from naevus.io.formats import COLUMN_NAMES
 from naevus.runs.prediction_tables import Schema
@@ -96,6 +97,18 @@ def test_every_column_and_field_is_documented(generated: Any) -> None:
     )
     for name in ("**`StorageCost`**", "**`BundleSpec`**", "| `by_class` |", "| `p_holm` |"):
         assert name in generated.bundle()
+
+
+def test_every_documented_site_is_understood(generated: Any) -> None:
+    page = (ROOT / "docs/how-to/use-the-patients-data.md").read_text()
+    assert generated.sites() in page
+    listed = [re.findall(r"`([^`]+)`", line) for line in generated.sites().splitlines()[2:]]
+    assert [site for site, *_ in listed] == list(SITES)
+    for site, *entries in listed:
+        assert len(entries) == len(SITES[site])
+        for entry in entries:
+            for spelled in (entry, entry.upper(), entry.replace(" ", "_"), entry.replace(" ", "-")):
+                assert joined_site(spelled) == site, spelled
 
 
 def test_commands_are_documented_with_their_examples(generated: Any) -> None:

@@ -337,7 +337,7 @@ def predict(
                 outputs,
                 segmenter=networks.segmenter,
                 classifier=networks.classifier,
-                metadata=patients,
+                metadata=patients or selected.metadata,
                 threads=threads,
                 unusable=selected.found.failed,
                 lesions=selected.lesions,

@@ -54,7 +54,6 @@ __all__ = ["Audit", "Finding", "audit"]
 
 _ERRORS = {
     "row without image",
-    "image without row",
     "image in two splits",
     "two rows of one id",
     "two files of one id",

@@ -101,7 +101,7 @@ def images_below(folder: Path, *, without: Path | None = None) -> Listing:
             with os.scandir(place) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)
         except OSError as error:
-            why = f"cannot be listed ({error.strerror or error})"
+            why = f"cannot be listed ({error.strerror or error}); check its permissions"
             found.unlisted.append((place, why))
             continue
         for entry in entries:

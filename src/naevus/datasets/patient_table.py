@@ -11,7 +11,7 @@ import pandas as pd
 
 from naevus.datasets.layouts.images import stem_of
 from naevus.datasets.layouts.labels import known
-from naevus.datasets.layouts.values import READERS
+from naevus.datasets.layouts.values import READERS, not_ages, to_ages
 from naevus.errors import ConfigError, DataError
 from naevus.io.files import sha256_of
 from naevus.io.formats import key_of, known_columns, read_table
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = "image_id"
-
-OLDEST = 120
-"""No age above it is believed, in years."""
 
 SCALE = "mm_per_pixel"
 """The column of the scale: millimetres on the skin that a pixel of the image file covers."""
@@ -43,9 +40,11 @@ class PatientTable:
         aliases: Names of images with their suffix, and the key of each in ``rows``.
         everyone: The values of every image, if all are of one patient.
         ignored: Columns that are not used.
+        not_ages: Entries of the column of ages that are none: they count as unknown.
         lesions: The lesion of each image, as far as it is known, by the keys of ``rows``.
         scales: The scale of each image in mm per pixel, as far as it is known, by the same keys.
         scale: The scale of every image, if it is the same.
+        counting: Whether age, sex and site change the odds; otherwise they are only kept.
     """
 
     columns: tuple[str, ...]
@@ -53,9 +52,11 @@ class PatientTable:
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
     everyone: tuple[Any, ...] | None = None
     ignored: tuple[str, ...] = ()
+    not_ages: tuple[str, ...] = ()
     lesions: Mapping[str, str] = field(default_factory=dict, repr=False)
     scales: Mapping[str, float] = field(default_factory=dict, repr=False)
     scale: float | None = None
+    counting: bool = True
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -63,7 +64,7 @@ class PatientTable:
 
         Raises:
             DataError: It cannot be read, no column names the images, it has no age, sex, site or
-                scale, one of these is impossible, or two rows of one image have different values.
+                scale, a scale is impossible, or two rows of one image have different values.
         """
         return cls.of(read_table(path), str(path))
 
@@ -104,24 +105,41 @@ class PatientTable:
         aliases = _aliases(names.unique().tolist())
         rows.index = pd.Index([aliases.get(each, each) for each in names], dtype=object)
         rows = rows.where(rows.notna(), None)
+        left_out: tuple[str, ...] = ()
         if "age" in used:
-            ages = known(rows["age"].astype("string")).astype(object)
-            ages = ages.where(ages.notna(), None)
-            rows["age"] = pd.Series(
-                [checked_age(age, f"{source}: {image}") for image, age in ages.items()],
-                index=rows.index,
-                dtype=object,
-            )
-        lesion = columns.get("lesion_id")
-        own = {name, lesion, scale, *used.values()}
+            left_out = tuple(not_ages(table[used["age"]]))
+            ages = to_ages(table[used["age"]]).astype(object)
+            rows["age"] = ages.where(ages.notna(), None).to_numpy(object)
+        lesions = _lesions(rows["lesion_id"], source) if "lesion_id" in used else {}
+        own = {name, scale, *used.values()}
         return cls(
             tuple(used),
             _one_row_each(rows, source),
             aliases,
             ignored=tuple(each for each in table.columns if each not in own),
-            lesions={} if lesion is None else _lesions(rows.index, table[lesion], source),
+            lesions=lesions,
             scales={} if scale is None else _scales(rows.index, table[scale], source),
+            not_ages=left_out,
         )
+
+    @classmethod
+    def kept(cls, table: pd.DataFrame) -> Self | None:
+        """Return what a data set knows of some of its images, to be kept without any effect.
+
+        Args:
+            table: Rows of a data set. Of an image in several parts, each column has its first known
+                value.
+
+        Returns:
+            None if nothing is known.
+        """
+        rows = table[[KEY, *METADATA]].groupby(KEY).first().astype(object)
+        rows = rows.loc[:, rows.notna().any()]
+        if rows.empty:
+            return None
+        rows = rows.where(rows.notna(), None)
+        values = {str(image): tuple(row) for image, *row in rows.itertuples(name=None)}
+        return cls(tuple(rows.columns), values, counting=False)
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any]) -> Self:
@@ -155,7 +173,7 @@ class PatientTable:
     @property
     def has_patients(self) -> bool:
         """Whether there are columns that change the odds."""
-        return bool(set(self.columns) & set(Patient._fields))
+        return self.counting and bool(set(self.columns) & set(Patient._fields))
 
     @property
     def has_scale(self) -> bool:
@@ -206,6 +224,7 @@ class PatientTable:
         cells = [repr((name, self.rows[name])) for name in sorted(self.rows)]
         cells += [repr((SCALE, each)) for each in sorted(self.scales.items())]
         cells += [] if self.scale is None else [repr((SCALE, self.scale))]
+        cells += [] if self.counting else ["kept"]
         return sha256_of(repr(self.columns), repr(self.everyone), *cells)
 
 
@@ -216,9 +235,9 @@ def _aliases(names: Sequence[str]) -> dict[str, str]:
     return {name: stem for name, stem in stems.items() if stem != name and several[stem] == 1}
 
 
-def _lesions(images: pd.Index[Any], lesions: pd.Series[str], source: str) -> dict[str, str]:
+def _lesions(lesions: pd.Series[Any], source: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for image_id, lesion in zip(images, lesions, strict=True):
+    for image_id, lesion in zip(lesions.index, lesions, strict=True):
         other = lesion if pd.isna(lesion) else found.setdefault(image_id, lesion)
         if not pd.isna(lesion) and other != lesion:
             raise DataError(
@@ -280,29 +299,3 @@ def checked_scale(text: str, where: str) -> float:
             f"give millimetres per pixel, above 0 and at most {LARGEST_SCALE:g}",
         )
     return scale
-
-
-def checked_age(text: str | None, where: str) -> float | None:
-    """Return an age in years, or None if it is missing.
-
-    Args:
-        text: The age.
-        where: The file and the image, for messages.
-
-    Raises:
-        DataError: It is not a number from 0 to 120.
-    """
-    if text is None:
-        return None
-    try:
-        age = float(text)
-    except ValueError:
-        raise DataError(
-            f"{where}: the age {text!r} is not a number", "give years, or leave it empty"
-        ) from None
-    if not 0 <= age <= OLDEST:
-        raise DataError(
-            f"{where}: the age {text} is not between 0 and {OLDEST} years",
-            "correct it, or leave it empty",
-        )
-    return age

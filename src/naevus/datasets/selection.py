@@ -27,7 +27,10 @@ from naevus.io.stores import Store, url_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from naevus.datasets.dataset import Dataset
+    from naevus.datasets.patient_table import PatientTable
     from naevus.datasets.sources import IdKind
     from naevus.images.preprocess import ImageFiles
     from naevus.io.progress import Reporter
@@ -41,12 +44,14 @@ class Selected(NamedTuple):
         sources: The images to predict, the first of them if there is a limit.
         lesions: The lesion of each image, by image id, as far as it is known.
         layouts: The layouts of the data sets that the images are from.
+        metadata: What these data sets know of the images, without effect on the predictions.
     """
 
     found: Found
     sources: list[ImageFiles]
     lesions: dict[str, str]
     layouts: list[str]
+    metadata: PatientTable | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Selection:
         """
         known: dict[str, str] = {}
         layouts: list[str] = []
+        tables: list[pd.DataFrame] = []
 
         def on_dataset(dataset: Dataset) -> None:
             from naevus.datasets.layouts import report_types  # noqa: PLC0415 (brings pandas)
@@ -118,6 +124,7 @@ class Selection:
             report_types(dataset, self.image_type, reporter)
             known.update(dataset.lesions())
             layouts.append(dataset.layout)
+            tables.append(dataset.table)
 
         stores = [Store.of(url) for url in map(url_of, self.images) if url is not None]
         if stores:
@@ -144,7 +151,19 @@ class Selection:
             known = lesions_in(self.lesions, sources)
         elif self.group_by is not None:
             known = lesions_by_folder(sources)
-        return Selected(found, sources, known, layouts)
+        return Selected(found, sources, known, layouts, _kept(tables, sources))
+
+
+def _kept(tables: Sequence[pd.DataFrame], sources: Sequence[ImageFiles]) -> PatientTable | None:
+    """Return what data sets know of images."""
+    if not tables:
+        return None
+    import pandas as pd  # noqa: PLC0415 (slow)
+
+    from naevus.datasets.patient_table import PatientTable  # noqa: PLC0415 (brings pandas)
+
+    rows = pd.concat(tables)
+    return PatientTable.kept(rows[rows["image_id"].isin([each.image_id for each in sources])])
 
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")

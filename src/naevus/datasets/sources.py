@@ -177,7 +177,7 @@ def find_images(
         elif os.path.exists(path):  # noqa: PTH110
             files[full_path(path)] = path
         elif path in allowed:
-            failed.append(_failed(path, "does not exist"))
+            failed.append(_failed(path, "does not exist; check the name and the folder"))
         else:
             raise DataError(f"{printable(path)} does not exist", "name image files or folders")
     if not files and not failed:

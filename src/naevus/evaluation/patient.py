@@ -24,7 +24,7 @@ from naevus.io.words import counted
 from naevus.types import Patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -190,23 +190,56 @@ class PatientModel:
         terms = np.array([*self.age, *self.sex.values(), *self.site.values()])
         return np.asarray(columns @ terms)
 
+    @property
+    def known(self) -> dict[str, list[str]]:
+        """The sexes and the sites that have terms; every age has."""
+        return {"sex": list(self.sex), "site": list(self.site)}
+
     def is_known(self, patient: Patient) -> bool:
         """Return whether the model uses at least one value."""
-        return (
-            patient.age is not None
-            or patient.sex in self.sex
-            or joined_site(patient.site) in self.site
-        )
+        return bool(effects(patient._asdict(), self.known).counted)
 
     def unknown(self, patients: Iterable[Patient]) -> Counter[tuple[str, str]]:
         """Count the values that the model does not know, by column."""
-        found: Counter[tuple[str, str]] = Counter()
-        for one in patients:
-            if one.sex is not None and one.sex not in self.sex:
-                found["sex", one.sex] += 1
-            if one.site is not None and joined_site(one.site) not in self.site:
-                found["site", one.site] += 1
-        return found
+        known = self.known
+        return Counter(
+            (name, getattr(one, name))
+            for one in patients
+            for name in effects(one._asdict(), known).unknown
+        )
+
+
+class Effects(NamedTuple):
+    """The names of a patient's values by their effect on the odds.
+
+    Attributes:
+        counted: Those that change the odds.
+        unknown: Those that the model does not know, so that they change nothing.
+    """
+
+    counted: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def effects(values: Mapping[str, Any], known: Mapping[str, Collection[str]]) -> Effects:
+    """Return which values change the odds.
+
+    Args:
+        values: By the names of `Patient`; None where not known; others are ignored.
+        known: The sexes and sites that a model knows (`PatientModel.known`).
+
+    Examples:
+        >>> effects({"age": 50.0, "sex": None, "site": "elbow"}, {"sex": [], "site": ["torso"]})
+        Effects(counted=('age',), unknown=('site',))
+    """
+    given = [name for name in Patient._fields if values.get(name) is not None]
+    effective = {
+        "age": True,
+        "sex": values.get("sex") in known.get("sex", ()),
+        "site": joined_site(values.get("site")) in known.get("site", ()),
+    }
+    counted = tuple(name for name in given if effective[name])
+    return Effects(counted, tuple(name for name in given if name not in counted))
 
 
 def with_log_odds(
@@ -404,6 +437,7 @@ class PatientCounts(NamedTuple):
         not_predicted: Rows of images that are not predicted.
         unknown: Values that the bundle does not know, by column, and how many images have them.
         ignored: Columns that are not used.
+        not_ages: What is said of ages that are none; empty if all are.
     """
 
     images: int
@@ -412,6 +446,7 @@ class PatientCounts(NamedTuple):
     not_predicted: int
     unknown: Mapping[tuple[str, str], int]
     ignored: tuple[str, ...]
+    not_ages: str = ""
 
     def lines(self) -> list[str]:
         """Return the counts in sentences."""
@@ -427,6 +462,8 @@ class PatientCounts(NamedTuple):
                 f"{column} {value} ({count:,})" for (column, value), count in self.unknown.items()
             )
             found.append(f"metadata: unknown to the bundle, without effect: {listed}")
+        if self.not_ages:
+            found.append(f"metadata: {self.not_ages}")
         if self.ignored:
             found.append(f"metadata: ignored: {', '.join(self.ignored)}")
         return found

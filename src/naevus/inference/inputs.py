@@ -255,6 +255,8 @@ def with_scale(metadata: PatientTable | None, mm_per_pixel: float) -> PatientTab
 
 def counts_of(metadata: PatientTable, model: PatientModel, ids: Sequence[str]) -> PatientCounts:
     """Return how many of some images have metadata that count, and what does not count."""
+    from naevus.datasets.layouts.values import ages_left_out  # noqa: PLC0415 (brings pandas)
+
     patients = [metadata.patient(image_id) for image_id in ids]
     keys = [metadata.key_of(image_id) for image_id in ids]
     return PatientCounts(
@@ -264,4 +266,5 @@ def counts_of(metadata: PatientTable, model: PatientModel, ids: Sequence[str]) -
         len(metadata.rows.keys() - set(keys)),
         model.unknown(patients),
         metadata.ignored,
+        ages_left_out(metadata.not_ages) if metadata.not_ages else "",
     )

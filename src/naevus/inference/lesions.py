@@ -324,7 +324,8 @@ def write_lesions(
     metadata = about(folder.table)
     classes: list[str] = metadata["classes"]
     columns = [[f"{kind}_{code}" for code in classes] for kind in ("prob", "balanced_prob")]
-    given = metadata.get("metadata", {}).get("columns", [])
+    noted = metadata.get("metadata", {})
+    given = noted["columns"] if "known" in noted else []  # otherwise they are kept without effect
     table = read_rows(folder.table, ["image_id", *columns[0], *columns[1], *given])
     patients = [_patient(row) for row in table.select(given).to_pylist()] if given else []
     ids: list[str] = table.column("image_id").to_pylist()

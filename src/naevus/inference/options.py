@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from naevus import __version__
 from naevus.errors import ConfigError
+from naevus.evaluation.patient import Effects, effects
 from naevus.images.preprocess import InputSpec
 from naevus.images.read import DECODING
 from naevus.inference.heatmaps import asked_class
@@ -135,7 +136,21 @@ class PredictionOptions:
         if self.metadata is None:
             return {}
         columns = list(self.metadata.columns)
-        return {"metadata": {"sha256": self.metadata.sha256(), "columns": columns}}
+        known = {} if self.known is None else {"known": self.known}
+        return {"metadata": {"sha256": self.metadata.sha256(), "columns": columns, **known}}
+
+    @cached_property
+    def known(self) -> dict[str, list[str]] | None:
+        """The sexes and sites that change the odds; None if no metadata do."""
+        if self.metadata is None or self.classifier is None or not self.metadata.has_patients:
+            return None
+        return self.classifier.require_patient().known
+
+    def effects(self, image_id: str) -> Effects:
+        """Return which metadata of an image change the odds."""
+        if self.metadata is None or self.known is None:
+            return Effects()
+        return effects(self.metadata.values(image_id), self.known)
 
     def _loaded(self) -> list[Segmenter | Classifier]:
         return [each for each in (self.segmenter, self.classifier) if each is not None]

@@ -320,6 +320,7 @@ class Pipeline:
             touches_border=finished.touches_border,
             measurements=finished.measurements,
             metadata={} if metadata is None else metadata.values(finished.given.image_id),
+            effects=self.prediction_options.effects(finished.given.image_id),
             mm_per_pixel=None
             if metadata is None
             else metadata.mm_per_pixel(finished.given.image_id),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from naevus.errors import ConfigError
+from naevus.evaluation.patient import Effects, effects
 from naevus.images.geometry import reduced, resize
 from naevus.images.masks import (
     ATTRIBUTE_COLOURS,
@@ -26,7 +27,7 @@ from naevus.inference.cam import cam_over, cells_of, overlay
 from naevus.inference.probabilities import ClassProbabilities
 from naevus.io.figures import style
 from naevus.taxonomy import ATTRIBUTES
-from naevus.types import METADATA, FailedImage, Patient, explained
+from naevus.types import METADATA, FailedImage, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -85,6 +86,7 @@ class Prediction(ClassProbabilities):
             segments attributes.
         metadata: The metadata that was given, by the names in `naevus.types.METADATA`; None: not
             known.
+        effects: Which of the metadata changed the odds, and which are unknown to the bundle.
         taxonomy: Name of the taxonomy, if it is a known one.
         bundles: SHA-256 of each bundle that made the prediction.
         naevus_version: The version of naevus that made it; None if a table does not know it.
@@ -117,6 +119,7 @@ class Prediction(ClassProbabilities):
     bundles: tuple[str, ...] = field(default=(), repr=False)
     naevus_version: str | None = field(default=None, repr=False)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    effects: Effects = field(default=Effects(), repr=False)
     touches_border: bool | None = None
     measurements: Measurements | None = None
     mm_per_pixel: float | None = None
@@ -218,6 +221,7 @@ class Prediction(ClassProbabilities):
             "bundle_sha256": list(self.bundles),
             "naevus_version": self.naevus_version,
             **({"metadata": dict(self.metadata)} if self.metadata else {}),
+            **({"metadata_effects": self.effects._asdict()} if any(self.effects) else {}),
         }
 
     def to_row(self) -> dict[str, Any]:
@@ -256,6 +260,7 @@ class Prediction(ClassProbabilities):
             about: The table's metadata (`naevus.runs.prediction_tables.about`).
         """
         within, classes = row["prediction_set"], about["classes"]
+        known = about.get("metadata", {}).get("known")
         return cls(
             row["image_id"],
             Path(row["path"]),
@@ -280,6 +285,7 @@ class Prediction(ClassProbabilities):
             bundles=tuple(row["bundle_sha256"].split(",")),
             naevus_version=about.get("naevus_version"),
             metadata={name: row[name] for name in METADATA if name in row},
+            effects=Effects() if known is None else effects(row, known),
             **sizes_in(row),
         )
 
@@ -324,6 +330,14 @@ class Prediction(ClassProbabilities):
         lines += [f"! {sentence}" for sentence in self.flags.values()]
         return lines
 
+    def _values(self, names: Iterable[str]) -> str:
+        """Return some of the metadata as text."""
+        given = {name: self.metadata[name] for name in names}
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in given.items()
+        )
+
     def _extent(self) -> str:
         """Return the lesion's diameters as the end of a sentence, or why they are not known."""
         if self.touches_border:
@@ -337,14 +351,11 @@ class Prediction(ClassProbabilities):
 
     def _answer(self, predicted: str, balanced: str) -> list[str]:
         lines = [f"Most probable: {self.name_of(predicted)}", ""]
-        counted = [self.metadata.get(name) for name in Patient._fields]
-        if any(value is not None for value in counted):
-            listed = ", ".join(
-                f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in zip(Patient._fields, counted, strict=True)
-                if value is not None
-            )
-            lines.insert(1, f"With the patient's data: {listed}")
+        if self.effects.unknown:
+            values = self._values(self.effects.unknown)
+            lines.insert(1, f"! Unknown to the bundle, without effect: {values}")
+        if self.effects.counted:
+            lines.insert(1, f"With the patient's data: {self._values(self.effects.counted)}")
         # Melanoma first, which must not be missed.
         ordered = sorted(self.probabilities.items(), key=lambda pair: (pair[0] != "MEL", -pair[1]))
         width = max(map(len, self.probabilities))
@@ -516,7 +527,8 @@ def _bars(ax: Axes, prediction: Prediction, predicted: str) -> None:
         for fraction, mark in zip(probabilities, marks, strict=True)
     ]
     ax.bar_label(bars, labels, padding=3)
-    ax.set_xlim(0, 1.3)
+    ax.set_xlim(0, 1.3)  # room for the labels; the axis itself ends at 100 %
+    ax.spines["bottom"].set_bounds(0, 1)
     ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)

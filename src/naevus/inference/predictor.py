@@ -288,7 +288,7 @@ class Predictor:
             for piece in chain([failed], pipeline.predict(_pieces(given), workers)):
                 for prediction in piece:
                     if isinstance(prediction, FailedImage) and errors == "raise":
-                        raise ImageError(Path(prediction.path), prediction.problem)
+                        raise ImageError.of_line(Path(prediction.path), prediction.problem)
                     yield prediction
 
     def lesions(

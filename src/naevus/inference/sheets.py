@@ -115,9 +115,8 @@ def sheet_columns(schema: Schema) -> list[str]:
     presences = [f"presence_{name}" for name in schema.attributes]
     sizes = ["lesion_area", *COLUMNS.values(), "lesion_touches_border"]
     sizes += [*schema.millimetre_columns, "height", "width"]
-    return [
-        "image_id", *classified, *probabilities, *sets, "quality_flags", *sizes, *presences, "path"
-    ]  # fmt: skip
+    before, after = ["image_id", *schema.metadata], [*sizes, *presences, "path"]
+    return [*before, *classified, *probabilities, *sets, "quality_flags", *after]
 
 
 def _malignant(taxonomy: Taxonomy | None) -> list[str]:

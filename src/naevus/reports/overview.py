@@ -27,6 +27,7 @@ from naevus.reports.contact_sheet import TILE, Tile, contact_sheet, page_templat
 from naevus.runs.prediction_tables import about, read_rows
 from naevus.runs.predictions import PredictionsFolder
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
+from naevus.types import Patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,6 +80,8 @@ class Card(NamedTuple):
         irregularity: Of the border.
         variegation: Of the colours.
         attributes: The attributes that are probably present, with their probabilities.
+        patient: The patient's age and sex and the lesion's site, as far as they are known.
+        age: In years.
     """
 
     name: str
@@ -96,14 +99,17 @@ class Card(NamedTuple):
     irregularity: float | None = None
     variegation: float | None = None
     attributes: tuple[tuple[str, float], ...] = ()
+    patient: str = ""
+    age: float | None = None
 
     @property
     def caption(self) -> str:
         """The caption on a sheet."""
-        if not self.answer:
-            return self.name
-        risk = "" if self.melanoma is None else f"melanoma {self.melanoma:.0%}, "
-        return f"{risk}{self.answer} {self.confidence:.0%}\n{self.name}"
+        lines = [self.name, *([self.patient] if self.patient else [])]
+        if self.answer:
+            risk = "" if self.melanoma is None else f"melanoma {self.melanoma:.0%}, "
+            lines.insert(0, f"{risk}{self.answer} {self.confidence:.0%}")
+        return "\n".join(lines)
 
 
 def overview_of(
@@ -218,17 +224,12 @@ def _first(cards: Sequence[Card], most: int) -> tuple[list[Card], str]:
 def _rows(table: Path, codes: Sequence[str]) -> list[dict[str, Any]]:
     names = ["image_id", "predicted", "confidence", "prediction_set", "quality_flags"]
     sizes = ["lesion_area", "lesion_touches_border", *COLUMNS.values()]
-    sizes += _scaled(table)
-    sizes += [name for name in _PRESENCE if name in pq.read_schema(table).names]
+    optional = ("mm_per_pixel", *_PRESENCE, *Patient._fields)
+    sizes += [name for name in optional if name in pq.read_schema(table).names]
     found: list[dict[str, Any]] = read_rows(
         table, [*names, *sizes, *(f"prob_{code}" for code in codes)]
     ).to_pylist()
     return found
-
-
-def _scaled(table: Path) -> list[str]:
-    """Return the columns of the scale that a table has."""
-    return [name for name in ("mm_per_pixel",) if name in pq.read_schema(table).names]
 
 
 def _paths(table: Path) -> Iterator[tuple[str, str]]:
@@ -249,8 +250,17 @@ def _card(row: Mapping[str, Any], malignant: Sequence[str]) -> Card:
         flags=tuple(row["quality_flags"]),
         area=row["lesion_area"],
         attributes=_likely(row),
+        patient=_patient(row),
+        age=row.get("age"),
         **_sizes(row),
     )
+
+
+def _patient(row: Mapping[str, Any]) -> str:
+    """Return age, sex and site, as far as they are known."""
+    age, *others = (row.get(name) for name in Patient._fields)
+    words = [] if age is None else [f"{age:g} years"]
+    return ", ".join([*words, *(value for value in others if value is not None)])
 
 
 def _likely(row: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from naevus.datasets.dataset import make_table
+from naevus.datasets.layouts import load, report_unread
 from naevus.datasets.patient_table import PatientTable
 from naevus.errors import ConfigError, DataError
+from naevus.evaluation.patient import PatientModel
+from naevus.images.read import write_png
+from naevus.inference.inputs import counts_of
 from naevus.types import Patient
-from tests.helpers.layouts import text
+from tests.helpers.layouts import Warned, text
+from tests.helpers.onnx_graphs import PATIENT
 
 ARCHIVE = "isic_id,age_approx,sex,anatom_site_general,fitzpatrick_skin_type,image_type,dx"
 HAM = "image_id,age,sex,localization,dx_type"
@@ -57,11 +64,48 @@ def test_ages_are_years(tmp_path: Path, age: str) -> None:
     assert metadata(tmp_path, "image;age", f"a;{age}").patient("a").age == 55
 
 
-@pytest.mark.parametrize("age", ["400", "-1", "120.5", "old", "50-55", "inf"])
-def test_impossible_ages_are_refused_in_one_line(tmp_path: Path, age: str) -> None:
-    with pytest.raises(DataError, match=r"metadata.csv: a: the age .*; ") as caught:
-        metadata(tmp_path, "image,age", f"a,{age}")
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("age", ["400", "-1", "120.5", "old", "50-55", "inf", "about 60"])
+def test_other_ages_are_unknown_and_reported_as_in_a_data_set(tmp_path: Path, age: str) -> None:
+    table = metadata(tmp_path, "image,age,sex", f"a,{age},f", "b,unknown,m", "c,,m", "d,60,m")
+    assert table.patient("a") == Patient(None, "female", None)
+    assert [table.patient(name).age for name in "bcd"] == [None, None, 60]
+    assert table.not_ages == (age,)
+    (tmp_path / "metadata.csv").rename(tmp_path / "labels.csv")
+    for name in "abcd":
+        write_png(tmp_path / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+    dataset = load(tmp_path)
+    ages = dataset.table.set_index("image_id")["age"]
+    assert ages.fillna(-1).to_dict() == {"a": -1, "b": -1, "c": -1, "d": 60}
+    assert [(each.subject, each.detail) for each in dataset.problems] == [("a", age)]
+    counts = counts_of(table, PatientModel.from_dict(PATIENT), list("abcd"))
+    sentence = f"ages that are not years from 0 to 120 count as unknown: {age}"
+    assert f"metadata: {sentence}" in counts.lines()
+    reporter = Warned()
+    report_unread(dataset, reporter)
+    assert reporter.lines == [f"note: {sentence}"]
+
+
+def test_ids_of_lesions_and_patients_are_kept(tmp_path: Path) -> None:
+    table = metadata(tmp_path, "image,age,lesion_id,patient_id", "a,50,L1,P 7", "b,50,unknown,")
+    assert table.columns == ("age", "lesion_id", "patient_id")
+    assert table.values("a") == {"age": 50, "lesion_id": "L1", "patient_id": "P 7"}
+    assert table.values("b") == {"age": 50, "lesion_id": None, "patient_id": None}
+    assert table.lesions_of(["a", "b"]) == {"a": "L1"}
+    assert table.ignored == ()
+
+
+def test_what_a_data_set_knows_is_kept_without_effect() -> None:
+    rows = pd.DataFrame(
+        {"image_id": ["a", "a", "b"], "age": [None, 50.0, None], "lesion_id": ["L1", None, "L2"]}
+    )
+    table = PatientTable.kept(make_table(rows.assign(part=["task1", "task3", "task3"])))
+    assert table is not None
+    assert table.columns == ("age", "lesion_id")
+    assert table.values("a") == {"age": 50.0, "lesion_id": "L1"}
+    assert table.values("b") == {"age": None, "lesion_id": "L2"}
+    assert not table.has_patients
+    assert table.sha256() != PatientTable(table.columns, table.rows).sha256()
+    assert PatientTable.kept(make_table(pd.DataFrame({"image_id": ["a"]}))) is None
 
 
 @pytest.mark.parametrize(

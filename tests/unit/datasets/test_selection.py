@@ -11,7 +11,7 @@ import pytest
 from naevus.datasets.selection import Selection, lesions_by_folder, lesions_in, paths_in_list
 from naevus.errors import ConfigError, DataError
 from naevus.images.preprocess import ImageFiles
-from naevus.io.progress import SilentReporter
+from tests.helpers.layouts import Warned
 
 # Options that fit together.
 
@@ -38,16 +38,6 @@ HERE = [Path("photos")]
 def test_options_without_effect_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Selection(**options)
-
-
-class Warned(SilentReporter):
-    """Keeps what is reported."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warning(self, text: str, label: str = "note") -> None:
-        self.lines.append(f"{label}: {text}")
 
 
 @pytest.mark.parametrize("limit", [None, 1, 2, 3, 4])

@@ -24,7 +24,8 @@ def test_listed_paths_that_do_not_exist_count_as_failed(tmp_path: Path) -> None:
     listed = [tmp_path / "a/x.jpg", tmp_path / "gone.jpg", tmp_path / "b"]
     found = find_images([], listed=listed)
     assert [each.image_id for each in found.sources] == ["x", "y"]
-    assert found.failed == [("gone", str(tmp_path / "gone.jpg"), "does not exist")]
+    problem = "does not exist; check the name and the folder"
+    assert found.failed == [("gone", str(tmp_path / "gone.jpg"), problem)]
     with pytest.raises(DataError, match=r"gone\.jpg does not exist"):
         find_images([tmp_path / "gone.jpg"], listed=listed[:1])
 

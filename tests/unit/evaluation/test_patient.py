@@ -1,5 +1,7 @@
 """The patient's data: terms are right, missing values count for nothing, nothing fits itself."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from naevus.evaluation.patient import (
     PatientModel,
     common_model,
     cross_fitted_patients,
+    effects,
     joined_site,
     patients_of,
     with_log_odds,
@@ -102,6 +105,23 @@ def test_an_impossible_class_stays_impossible() -> None:
 )
 def test_sites_of_known_data_sets_have_a_place(site: str) -> None:
     assert joined_site(site) in SITES
+
+
+@pytest.mark.parametrize(
+    ("values", "counted", "unknown"),
+    [
+        ({"age": 0.0, "sex": "female", "site": "Abdomen"}, ("age", "sex", "site"), ()),
+        ({"age": None, "sex": "other", "site": "elbow"}, (), ("sex", "site")),
+        ({"age": 50.0, "sex": "other", "anatom_site": "elbow"}, ("age",), ("sex",)),
+        ({"sex": None, "site": None}, (), ()),
+        ({"site": "face"}, (), ("site",)),  # a site with a name, but no term here
+    ],
+)
+def test_values_count_or_are_unknown(
+    values: dict[str, Any], counted: tuple[str, ...], unknown: tuple[str, ...]
+) -> None:
+    known = {"sex": ["female"], "site": ["torso"]}
+    assert effects(values, known) == (counted, unknown)
 
 
 def test_no_site_stands_for_two() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +70,33 @@ def predictions(
     )
     pq.write_table(table, folder / "out" / "predictions.parquet")
     return folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"age": 61.0, "sex": "female", "site": "back"}, "61 years, female, back"),
+        ({"age": 60.5, "site": "<b>"}, "60.5 years, &lt;b&gt;"),
+        ({"sex": "male"}, "male"),
+        ({}, None),
+    ],
+)
+def test_an_overview_shows_the_patient_s_data(
+    tmp_path: Path, values: dict[str, Any], words: str | None
+) -> None:
+    out = predictions(tmp_path, 3)
+    table = pq.read_table(out / "predictions.parquet")
+    for name, value in values.items():
+        table = table.append_column(name, pa.array([value, value, None]))
+    pq.write_table(table, out / "predictions.parquet")
+    found = overview_of(out)
+    write_overview(found, out / "overview.html")
+    page = (out / "overview.html").read_text()
+    assert page.count('<p class="patient">') == (0 if words is None else 2)
+    assert words is None or f'<p class="patient">{words}</p>' in page
+    assert ('<option value="age">' in page) == ("age" in values)
+    captions = [card.caption.splitlines()[-1] for card in found.cards]
+    assert captions[1] == (found.cards[1].patient or "i1")
 
 
 def test_an_overview_shows_the_attributes_that_are_likely(tmp_path: Path) -> None:

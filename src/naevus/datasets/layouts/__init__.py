@@ -28,6 +28,7 @@ from naevus.datasets.layouts import (
 from naevus.datasets.layouts.labels import OWN
 from naevus.datasets.layouts.parsing import apply_groups, subfolders
 from naevus.datasets.layouts.tabular import IGNORED
+from naevus.datasets.layouts.values import ages_left_out, not_ages, to_ages
 from naevus.datasets.listing import images_below, is_text, printable
 from naevus.errors import DataError
 from naevus.io.formats import read_table, tables_in
@@ -36,6 +37,8 @@ from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
+
+    import pandas as pd
 
     from naevus.datasets.layouts.parsing import ParsedLayout
     from naevus.io.progress import Reporter
@@ -111,6 +114,9 @@ _NO_IMAGES = frozenset({
 })  # fmt: skip
 """Suffixes of files next to images that are not images."""
 
+NOT_AN_AGE = "age not understood"
+"""The problem of an image whose age counts as unknown."""
+
 NOT_READ = "files not read"
 """The problem that counts skipped files by suffix."""
 
@@ -157,13 +163,27 @@ def load(root: str | Path, layout: str | None = None, taxonomy: str | None = Non
     place, module = (root, _named(layout)) if layout is not None else _recognised(root, chosen)
     parsed: ParsedLayout = module.read(place, chosen)
     apply_groups(parsed, place)
+    problems = (*parsed.problems, *_read_ages(parsed.frame), *_passed_over(place))
     table = make_table(parsed.frame, parsed.ties)
-    problems = (*parsed.problems, *_passed_over(place))
     return Dataset(table, root, module.NAME, parsed.taxonomy, problems)
 
 
+def _read_ages(frame: pd.DataFrame) -> list[Problem]:
+    """Replace the entries of the column of ages by years, in place; others are problems."""
+    if "age" not in frame.columns:
+        return []
+    entries = frame["age"].astype("string")
+    left_out = not_ages(entries)
+    frame["age"] = to_ages(entries)
+    ids = frame["image_id"][left_out.index]
+    return [Problem(NOT_AN_AGE, image_id, age) for image_id, age in zip(ids, left_out, strict=True)]
+
+
 def report_unread(dataset: Dataset, reporter: Reporter) -> None:
-    """Report unread files, and the columns of tables that are not used."""
+    """Report unread files, and the columns and ages of tables that are not used."""
+    ages = [problem.detail for problem in dataset.problems if problem.kind == NOT_AN_AGE]
+    if ages:
+        reporter.warning(ages_left_out(ages))
     for problem in dataset.problems:
         if problem.kind == NOT_READ:
             reporter.warning(problem.detail, "not read")

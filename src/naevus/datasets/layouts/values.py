@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from naevus.datasets.dataset import DERMOSCOPIC
@@ -11,7 +12,7 @@ from naevus.datasets.layouts.labels import known, to_confirmations
 from naevus.io.formats import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -42,6 +43,53 @@ SKIN_TYPES: Final = ("I", "II", "III", "IV", "V", "VI")
 def _sexes(texts: pd.Series[str]) -> pd.Series[str]:
     spelled = known(texts)
     return spelled.map(lambda text: SEXES.get(key_of(text), text), na_action="ignore")
+
+
+OLDEST: Final = 120
+"""No age above it is believed, in years."""
+
+AGES: Final = f"years from 0 to {OLDEST}, also with a decimal comma"
+"""The entries of a column of ages that are understood; any others are unknown, and reported."""
+
+
+def to_ages(texts: pd.Series[str]) -> pd.Series[float]:
+    """Return ages in years; NaN for entries that are none (`AGES`).
+
+    Examples:
+        >>> import pandas as pd
+        >>> to_ages(pd.Series(["55,5", "about 60", "400", None], dtype="string")).tolist()
+        [55.5, nan, nan, nan]
+    """
+    import pandas as pd  # noqa: PLC0415 (slow to import)
+
+    commas = texts.astype("string").str.strip().str.replace(",", ".")
+    years = pd.to_numeric(commas, errors="coerce").astype("float64")
+    return years.where(years.between(0, OLDEST))
+
+
+def not_ages(texts: pd.Series[str]) -> pd.Series[str]:
+    """Return the entries of a column of ages that are neither ages nor empty nor "unknown"."""
+    entries = known(texts)
+    return texts[entries.notna() & to_ages(texts).isna()]
+
+
+def ages_left_out(entries: Sequence[str]) -> str:
+    """Return in a sentence which entries of a column of ages count as unknown.
+
+    Examples:
+        >>> ages_left_out(["about 60", "400"])
+        'ages that are not years from 0 to 120 count as unknown: about 60, 400'
+    """
+    counts = Counter(entries)
+    named = [f"{entry} ({count:,})" if count > 1 else entry for entry, count in counts.items()]
+    more = "" if len(named) <= _NAMED else f" and {len(named) - _NAMED:,} others"
+    return (
+        f"ages that are not years from 0 to {OLDEST} count as unknown: "
+        f"{', '.join(named[:_NAMED])}{more}"
+    )
+
+
+_NAMED = 5  # entries
 
 
 def _splits(texts: pd.Series[str]) -> pd.Series[str]:
@@ -94,7 +142,7 @@ def to_skin_types(texts: pd.Series[str]) -> pd.Series[str]:
 READERS: Final[dict[str, Callable[[pd.Series[str]], pd.Series[str]]]] = {
     **dict.fromkeys(("lesion_id", "group_id", "patient_id"), to_ids),
     "part": lambda texts: texts,
-    "age": lambda texts: texts.str.replace(",", "."),
+    "age": lambda texts: texts,  # `to_ages` reads them, after what is none was reported
     "sex": _sexes,
     "site": known,
     "confirmation": lambda texts: to_confirmations(known(texts)),
