@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from naevus.datasets.patient_table import PatientTable
     from naevus.datasets.selection import Selection
+    from naevus.inference.abilities import Abilities
     from naevus.inference.backends import Backend
-    from naevus.inference.classifier import Classifier
     from naevus.runs.shards import Shard
 
 _FINDINGS = 1
@@ -276,9 +276,10 @@ def predict(
     Research use only, never a diagnosis.
     """
     from naevus.datasets.selection import Selection
+    from naevus.inference.abilities import Abilities
     from naevus.inference.engines import streams_for
     from naevus.inference.networks import find_job_bundles, open_networks
-    from naevus.inference.options import OutputOptions
+    from naevus.inference.options import OutputOptions, check_options, check_tables
     from naevus.io.parallel import cpu_count
     from naevus.runs.predictions import PredictionsFolder
     from naevus.runs.shards import Shard
@@ -304,13 +305,21 @@ def predict(
     patients = _metadata(metadata, mm_per_pixel, only)
     out, without = _places(selection, one) if out is None else (out, out)
     url = url_of(out)
+    bundles = find_job_bundles(bundle or None, attributes=not no_attributes)
+    used: Any = {"diagnose": only != "masks", "attributes": not no_attributes and only != "crops"}
+    abilities = Abilities.of(bundles, **used)
+    check_options(outputs, abilities, patients)
+    _check_lesions(abilities, lesions=lesions, group_by=group_by)
     with _output(out, backend, address, threads) as (out, where):
+        PredictionsFolder(out).check_free()
         selected = selection.find(out, without, reporter)
+        if only is None and _is_challenge(selected.layouts, abilities):
+            outputs = replace(outputs, submission=True)
+        check_tables(outputs, len(selected.sources), abilities)
         _import_meanwhile("pandas", "naevus.inference.batch")
         networks = open_networks(
-            find_job_bundles(bundle or None, attributes=not no_attributes),
-            diagnose=only != "masks",
-            attributes=not no_attributes and only != "crops",
+            bundles,
+            **used,
             prevalence=prevalence,
             tta=tta,
             engine=engine,
@@ -320,14 +329,6 @@ def predict(
             choice=None if engine or precision else PredictionsFolder(out).choice(),
             report=errors.print,
         )
-        if (lesions or group_by) and networks.classifier is None:
-            option = "--lesions" if lesions else "--group-by"
-            raise ConfigError(
-                f"{option} has no effect: no bundle here classifies",
-                "leave it out, or add a classification bundle",
-            )
-        if only is None and _is_challenge(selected.layouts, networks.classifier):
-            outputs = replace(outputs, submission=True)
         from naevus.inference import batch
 
         with reporter.progress("predicting images", len(selected.sources)) as move:
@@ -383,10 +384,19 @@ def _output(
     return ray_output(out, address, threads)
 
 
-def _is_challenge(layouts: Sequence[str], classifier: Classifier | None) -> bool:
+def _is_challenge(layouts: Sequence[str], abilities: Abilities) -> bool:
     """Whether all images are of ISIC 2018's splits, and its diagnoses are predicted."""
-    known = classifier is not None and classifier.taxonomy == "isic2018"
-    return known and set(layouts) == {"isic2018"}
+    return abilities.taxonomy == "isic2018" and set(layouts) == {"isic2018"}
+
+
+def _check_lesions(abilities: Abilities, **options: Path | str | None) -> None:
+    """Check that options about lesions have diagnoses to join."""
+    for name in (name for name, value in options.items() if value is not None):
+        if not abilities.classifying:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} has no effect: no bundle here classifies",
+                "leave it out, or add a classification bundle",
+            )
 
 
 def _metadata(

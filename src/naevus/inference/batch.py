@@ -14,13 +14,17 @@ from naevus import __version__
 from naevus.datasets.sources import keep_ids, unique
 from naevus.errors import NaevusError
 from naevus.images.read import Limits
+from naevus.inference.abilities import Abilities
 from naevus.inference.backends import Here, Todo, file_kinds
 from naevus.inference.inputs import counts_of
 from naevus.inference.lesions import write_lesions
-from naevus.inference.options import OUTPUTS, PredictionOptions, prediction_options_of
-from naevus.inference.sheets import (
+from naevus.inference.options import (
+    OUTPUTS,
+    PredictionOptions,
     check_tables,
-    submitted,
+    prediction_options_of,
+)
+from naevus.inference.sheets import (
     tallies,
     write_sheets,
     write_submission_of,
@@ -164,9 +168,9 @@ def predict(
             full.
     """
     options = prediction_options_of(segmenter, classifier, outputs, metadata)
-    taxonomy = submitted(classifier, outputs.only) if outputs.submission else None
+    abilities = Abilities.of_loaded(segmenter, classifier)
     ordered = unique(sources)
-    check_tables(outputs, len(ordered))
+    taxonomy = check_tables(outputs, len(ordered), abilities)
     pieces = batches(ordered, outputs.batch_size)
     if not lesions and metadata is not None:
         lesions = metadata.lesions_of(each.image_id for each in ordered)

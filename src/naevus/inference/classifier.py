@@ -24,6 +24,8 @@ from naevus.inference.ensemble import (
     class_priors_of,
     different_input_specs,
     faults_of,
+    lacks_output,
+    lacks_patient,
     mean,
     open_members,
     posterior,
@@ -206,11 +208,7 @@ class Classifier:
         """
         for member in self.members:
             if output not in member.engine.outputs:
-                raise ConfigError(
-                    f"{member.bundle.folder}: {what} need networks with the output {output!r}, "
-                    f"which {member.name} does not have",
-                    "leave them out, or use another bundle",
-                )
+                raise lacks_output(member.bundle.folder, member.name, output, what)
 
     def require_patient(self) -> PatientModel:
         """Return the model of the patient's data.
@@ -220,11 +218,7 @@ class Classifier:
         """
         if self.patient is None:
             lacking = [each for each in self.bundles if each.classifier.patient is None]
-            raise ConfigError(
-                f"{lacking[0].folder}: the bundle has no model of the patient's data",
-                "leave out the metadata, or use a bundle that `naevus export` made from data with "
-                "age, sex or site",
-            )
+            raise lacks_patient(lacking[0].folder)
         return self.patient
 
     def logits(self, batches: Batches, ids: Sequence[str] | None = None) -> NDArray[np.float32]:

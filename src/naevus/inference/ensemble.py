@@ -78,9 +78,30 @@ def open_members(
             raise BundleError(
                 f"{path}: has no output {output}", "export the bundle again from its run"
             )
-        name = f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
-        loaded.append(Loaded(bundle, name, input_spec, graph, path))
+        loaded.append(Loaded(bundle, name_of(bundle, member), input_spec, graph, path))
     return tuple(loaded)
+
+
+def name_of(bundle: Bundle, member: Member) -> str:
+    """Return the name of a network: its bundle, file and architecture."""
+    return f"{bundle.sha256[:8]}/{member.file.removesuffix('.onnx')} {member.architecture}"
+
+
+def lacks_output(folder: Path, name: str, output: str, what: str) -> ConfigError:
+    """Return the error for a network without an output that a feature needs."""
+    return ConfigError(
+        f"{folder}: {what} need networks with the output {output!r}, which {name} does not have",
+        "leave them out, or use another bundle",
+    )
+
+
+def lacks_patient(folder: Path) -> ConfigError:
+    """Return the error for a bundle without a model of the patient's data."""
+    return ConfigError(
+        f"{folder}: the bundle has no model of the patient's data",
+        "leave out the metadata, or use a bundle that `naevus export` made from data with age, "
+        "sex or site",
+    )
 
 
 def different_input_specs(members: Sequence[Loaded]) -> tuple[InputSpec, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus.bundles.bundle import builtin, find_bundles
 from naevus.errors import ConfigError
+from naevus.inference.abilities import Abilities
 from naevus.inference.classifier import Classifier, prevalence_of
 from naevus.inference.engines import instructions
 from naevus.inference.engines.automatic import choose, installed, trial_networks, verify
@@ -72,9 +73,9 @@ def open_networks(
         ConfigError: The bundles do not fit together, the requested setup does not run here, or the
             prevalence is invalid.
     """
-    segmentation = [each for each in bundles if each.spec.segmenter is not None]
-    classification = [each for each in bundles if diagnose and each.spec.classifier is not None]
-    finding = [each for each in bundles if attributes and each.spec.attributes is not None]
+    segmentation, finding, classification = Abilities.of(
+        bundles, diagnose=diagnose, attributes=attributes
+    )
     prevalences = None if prevalence is None else _prevalences(prevalence, classification)
     used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
     chosen = choice or choose(used, engine=engine, precision=precision, report=report)

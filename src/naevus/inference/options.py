@@ -11,8 +11,10 @@ from naevus.errors import ConfigError
 from naevus.evaluation.patient import Effects, effects
 from naevus.images.preprocess import InputSpec
 from naevus.images.read import DECODING
+from naevus.inference.abilities import Abilities
 from naevus.inference.heatmaps import asked_class
 from naevus.io.parallel import BATCH
+from naevus.taxonomy import TAXONOMIES
 
 if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from naevus.inference.classifier import Classifier
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.prediction_tables import Schema
+    from naevus.taxonomy import Taxonomy
     from naevus.types import Decision, Only
 
 
@@ -74,22 +77,6 @@ class OutputOptions:
 
 OUTPUTS: Final = OutputOptions()
 """What a job writes if nothing else is asked for."""
-
-
-def check_pair(segmenter: Segmenter | None, classifier: Classifier | None) -> None:
-    """Check that a segmenter and a classifier can predict together.
-
-    Raises:
-        ConfigError: Both are missing, or the classifier needs crops and there is no segmenter.
-    """
-    if segmenter is None and classifier is None:
-        raise ConfigError("there is no bundle to predict with", "name one")
-    segments = segmenter is not None and segmenter.segments_lesions
-    if classifier is not None and classifier.needs_mask and not segments:
-        raise ConfigError(
-            f"{classifier.bundles[0].folder}: this classifier needs crops around the lesion",
-            "name a segmentation bundle too",
-        )
 
 
 CROPS: Final = InputSpec("crop", 256)
@@ -188,6 +175,34 @@ class PredictionOptions:
         )
 
 
+def check_options(
+    outputs: OutputOptions, abilities: Abilities, metadata: PatientTable | None = None
+) -> None:
+    """Check that bundles can write what is asked for; none of their networks is loaded.
+
+    Raises:
+        ConfigError: A bundle is missing, or has no heatmaps, embeddings or model of the patient's
+            data; the heatmaps' class is unknown; or an option has no effect.
+    """
+    only = outputs.only
+    diagnosing = abilities if only is None else abilities._replace(classifying=())
+    segments = bool(abilities.segmenting or abilities.finding)
+    if not outputs.masks and not segments:
+        raise ConfigError("no masks: no bundle here segments", "leave the option out")
+    if metadata is not None:
+        check_metadata(metadata, diagnosing)
+    if outputs.heatmaps:
+        diagnosing.require("cam", "heatmaps")
+    if outputs.embeddings:
+        diagnosing.require("embedding", "embeddings")
+    if isinstance(outputs.heatmaps, str):
+        asked_class(outputs.heatmaps, abilities.classes)
+    if only is None:
+        abilities.check()
+    elif not segments and (only == "masks" or abilities.crops or not abilities.classifying):
+        raise ConfigError(f"{only} need a segmentation bundle", "name one with --bundle")
+
+
 def prediction_options_of(
     segmenter: Segmenter | None,
     classifier: Classifier | None,
@@ -197,18 +212,12 @@ def prediction_options_of(
     """Create the options of a job, with the outputs that its networks have.
 
     Raises:
-        ConfigError: A bundle is missing, or has no heatmaps, embeddings or model of the patient's
-            data; the heatmaps' class is unknown; or an option has no effect.
+        ConfigError: See `check_options`.
     """
+    check_options(outputs, Abilities.of_loaded(segmenter, classifier), metadata)
     only = outputs.only
-    if not outputs.masks and segmenter is None:
-        raise ConfigError("no masks: no bundle here segments", "leave the option out")
-    if metadata is not None:
-        check_metadata(metadata, segmenter, None if only is not None else classifier)
-    _check_features(outputs, classifier)
     input_specs = (CROPS,) if classifier is None else classifier.input_specs
     if only is None:
-        check_pair(segmenter, classifier)
         outputs = replace(outputs, masks=outputs.masks and segmenter is not None)
         if isinstance(outputs.heatmaps, str) and classifier is not None:
             asked = asked_class(outputs.heatmaps, classifier.classes)
@@ -216,33 +225,12 @@ def prediction_options_of(
         if classifier is None and not outputs.crops:
             input_specs = ()
         return PredictionOptions(segmenter, classifier, input_specs, outputs, metadata)
-    if segmenter is None and (only == "masks" or input_specs[0].mode != "full"):
-        raise ConfigError(f"{only} need a segmentation bundle", "name one with --bundle")
     input_specs = () if only == "masks" else input_specs[:1]
     outputs = replace(outputs, only=None, masks=only == "masks")
     return PredictionOptions(segmenter, None, input_specs, outputs, metadata)
 
 
-def _check_features(outputs: OutputOptions, classifier: Classifier | None) -> None:
-    """Check that the classifier has the outputs of networks that are asked for.
-
-    Raises:
-        ConfigError: It has not, or there is none.
-    """
-    wanted = {
-        "heatmaps": ("cam", outputs.heatmaps),
-        "embeddings": ("embedding", outputs.embeddings),
-    }
-    for what, (output, asked) in wanted.items():
-        if asked and (classifier is None or outputs.only is not None):
-            raise ConfigError(f"{what} need a classifier, and none is used here", "leave them out")
-        if asked and classifier is not None:
-            classifier.require(output, what)
-
-
-def check_metadata(
-    metadata: PatientTable, segmenter: Segmenter | None, classifier: Classifier | None
-) -> None:
+def check_metadata(metadata: PatientTable, abilities: Abilities) -> None:
     """Check that metadata have an effect.
 
     Raises:
@@ -250,11 +238,46 @@ def check_metadata(
             segmenter of lesions, and there is none.
     """
     if metadata.has_patients:
-        if classifier is None:
-            raise ConfigError("metadata need a classifier, and none is used", "leave them out")
-        classifier.require_patient()
-    if metadata.has_scale and not (segmenter is not None and segmenter.segments_lesions):
+        abilities.require_patient()
+    if metadata.has_scale and not abilities.segmenting:
         raise ConfigError(
             "a scale in mm per pixel has no effect: no bundle here segments lesions",
             "leave it out, or add a segmentation bundle",
         )
+
+
+def check_tables(outputs: OutputOptions, rows: int, abilities: Abilities) -> Taxonomy | None:
+    """Check that the tables that are asked for can be written.
+
+    Returns:
+        The taxonomy of the submission; None if none is asked for.
+
+    Raises:
+        NaevusError: A workbook cannot be written, the decision has no effect, or a submission
+            needs other diagnoses.
+    """
+    if outputs.decision != "balanced" and not outputs.submission:
+        raise ConfigError(
+            f"the decision {outputs.decision!r} is that of a submission, which is not asked for",
+            "ask for it (--submission), or leave the decision out",
+        )
+    if outputs.xlsx:
+        from naevus.io.formats import check_workbooks  # noqa: PLC0415 (slow to import)
+
+        check_workbooks(rows)
+    return _submitted(abilities, outputs.only) if outputs.submission else None
+
+
+def _submitted(abilities: Abilities, only: Only | None) -> Taxonomy:
+    """Return the taxonomy of a submission.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    taxonomy = None if only else TAXONOMIES.get(abilities.taxonomy or "")
+    if taxonomy is None or taxonomy.codes != abilities.classes:
+        raise ConfigError(
+            "a submission needs the diagnoses of a challenge, which are not predicted here",
+            "leave it out (--submission), or use another bundle",
+        )
+    return taxonomy

@@ -24,6 +24,7 @@ from naevus.images.preprocess import (
     stack_inputs,
 )
 from naevus.images.read import write_png
+from naevus.inference.abilities import Abilities
 from naevus.inference.cam import activation_maps
 from naevus.inference.ensemble import REMEDY
 from naevus.inference.heatmaps import OVERLAY_SIDE, canvas_of, draw_heatmap, small_mask
@@ -131,7 +132,7 @@ class Pipeline:
             ConfigError: They have no effect (`options.check_metadata`).
         """
         options = self.prediction_options
-        check_metadata(metadata, options.segmenter, options.classifier)
+        check_metadata(metadata, Abilities.of_loaded(options.segmenter, options.classifier))
         if metadata.has_patients and options.classifier is not None:
             ids = ["patient"] if metadata.everyone else list(metadata.rows)
             model = options.classifier.require_patient()

@@ -13,11 +13,12 @@ from naevus import __version__
 from naevus.datasets.sources import find_images, kept_ids
 from naevus.errors import ConfigError, DataError, ImageError
 from naevus.images.read import Limits
+from naevus.inference.abilities import Abilities
 from naevus.inference.engines.base import refuse_forked
 from naevus.inference.inputs import ImageInput, image_input_of, is_one, table_of
 from naevus.inference.lesions import lesions_of
 from naevus.inference.networks import find_job_bundles, open_networks
-from naevus.inference.options import OUTPUTS, PredictionOptions, check_pair
+from naevus.inference.options import OUTPUTS, PredictionOptions
 from naevus.inference.pipeline import Pipeline
 from naevus.io.parallel import BATCH, Workers, cpu_count
 from naevus.types import FailedImage
@@ -105,7 +106,7 @@ class Predictor:
         limits: Limits = _LIMITS,
         made_by: Mapping[str, Any] | None = None,
     ) -> None:
-        check_pair(segmenter, classifier)
+        Abilities.of_loaded(segmenter, classifier).check()
         input_specs = () if classifier is None else classifier.input_specs
         options = PredictionOptions(segmenter, classifier, input_specs)
         self._loaded: Pipeline | None = Pipeline(options, limits)
@@ -454,8 +455,10 @@ def load(
     """
     made_by = locals().copy()
     paths = [bundle] if isinstance(bundle, str | Path) else bundle
+    bundles = find_job_bundles(paths, attributes=attributes)
+    Abilities.of(bundles, attributes=attributes).check()
     networks = open_networks(
-        find_job_bundles(paths, attributes=attributes),
+        bundles,
         attributes=attributes,
         prevalence=None if prevalence is None else Path(prevalence),
         tta=tta,

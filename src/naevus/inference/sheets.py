@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from naevus.errors import ConfigError, NaevusError
+from naevus.errors import NaevusError
 from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.measurements import COLUMNS
 from naevus.inference.prediction import Prediction
 from naevus.io.files import write_csv
-from naevus.io.formats import check_workbooks, write_workbook
+from naevus.io.formats import write_workbook
 from naevus.runs.prediction_tables import about, no_table, read_rows
 from naevus.taxonomy import TAXONOMIES
 
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from naevus.inference.classifier import Classifier
-    from naevus.inference.options import OutputOptions
     from naevus.runs.prediction_tables import Schema
     from naevus.runs.predictions import PredictionsFolder
     from naevus.taxonomy import Taxonomy
-    from naevus.types import Decision, Only
+    from naevus.types import Decision
 
 
 def first_predictions(path: Path, count: int) -> list[Prediction]:
@@ -49,36 +47,6 @@ def first_predictions(path: Path, count: int) -> list[Prediction]:
     if rows is None or not rows.num_rows:
         raise NaevusError(f"{path}: contains no predictions")
     return [Prediction.from_row(row, metadata) for row in rows.to_pylist()]
-
-
-def check_tables(outputs: OutputOptions, rows: int) -> None:
-    """Check that the tables that are asked for can be written.
-
-    Raises:
-        NaevusError: A workbook cannot be written, or the decision has no effect.
-    """
-    if outputs.decision != "balanced" and not outputs.submission:
-        raise ConfigError(
-            f"the decision {outputs.decision!r} is that of a submission, which is not asked for",
-            "ask for it (--submission), or leave the decision out",
-        )
-    if outputs.xlsx:
-        check_workbooks(rows)
-
-
-def submitted(classifier: Classifier | None, only: Only | None) -> Taxonomy:
-    """Return the taxonomy of a submission.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    taxonomy = None if classifier is None or only else TAXONOMIES.get(classifier.taxonomy or "")
-    if classifier is None or taxonomy is None or taxonomy.codes != classifier.classes:
-        raise ConfigError(
-            "a submission needs the diagnoses of a challenge, which are not predicted here",
-            "leave it out (--submission), or use another bundle",
-        )
-    return taxonomy
 
 
 def write_submission_of(

@@ -187,6 +187,18 @@ class PredictionsFolder:
                 f"{self.root}: cannot be created ({error.strerror})", "choose another --out"
             ) from error
 
+    def check_free(self) -> None:
+        """Check that the folder holds nothing but predictions, if it exists.
+
+        Raises:
+            NaevusError: It contains other files.
+        """
+        if not self.root.is_dir() or (self.root / SETTINGS).exists():
+            return
+        others = [entry.name for entry in self.root.iterdir() if entry != self.lock]
+        if others:
+            raise NaevusError(f"{self.root} holds other files, such as {min(others)}", _ANOTHER_OUT)
+
     def claim(self, settings: dict[str, Any]) -> None:
         """Record the settings of this folder's predictions; call it with the lock held.
 
@@ -195,11 +207,7 @@ class PredictionsFolder:
         """
         path = self.root / SETTINGS
         if not path.exists():
-            others = [entry.name for entry in self.root.iterdir() if entry != self.lock]
-            if others:
-                raise NaevusError(
-                    f"{self.root} holds other files, such as {min(others)}", _ANOTHER_OUT
-                )
+            self.check_free()
             write_json(path, {**settings, _VERSION: __version__})
             return
         before = read_json(path, _ANOTHER_OUT)

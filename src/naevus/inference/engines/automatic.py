@@ -92,7 +92,11 @@ def choose(
         return decide(_usable(trials), networks)
     setups = [named] if named is not None else candidates(bundles, engine)
     if len(setups) > 1:
-        report(f"Finding the fastest way to run the networks, once, for up to {LIMIT_S:.0f} s.")
+        report(
+            f"Timing the networks again, for up to {LIMIT_S:.0f} s: the machine was too busy."
+            if _attempts(kept)
+            else f"Finding the fastest way to run the networks, once, for up to {LIMIT_S:.0f} s."
+        )
     trials = tried(setups, networks, limit_s=LIMIT_S, patience_s=PATIENCE_S)
     sound = _sound(_usable(trials), networks)
     if named is None and engine is None and not sound and _version(_LAST.engine):
@@ -360,17 +364,21 @@ def _timed(trials: Trials) -> bool:
     )
 
 
+def _attempts(kept: Path) -> int:
+    """Return how many trials of a choice have been stored."""
+    try:
+        return int(json.loads(kept.read_bytes())["attempts"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+
+
 def _write(kept: Path, trials: Trials) -> None:
     """Store trials, unless the first setup timed out, as on a busy machine."""
     first = next(iter(trials.values()))
     if any(each.problem == TIMEOUT for each in first):
         return
-    try:
-        before = int(json.loads(kept.read_bytes())["attempts"])
-    except (OSError, ValueError, TypeError, KeyError):
-        before = 0
     entries = [[list(setup), [list(each) for each in found]] for setup, found in trials.items()]
     try:
-        write_json(kept, {"attempts": before + 1, "trials": entries})
+        write_json(kept, {"attempts": _attempts(kept) + 1, "trials": entries})
     except NaevusError:  # a full disk: the next job tries again
         return

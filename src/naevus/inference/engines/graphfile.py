@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from naevus.inference.engines.base import LARGEST, unusable
+from naevus.inference.engines.base import LARGEST, graph_bytes, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,7 @@ NUMBERS: Final = 2**27
 
 # Field numbers of onnx.proto3.
 _GRAPH, _TRAINING, _FUNCTIONS = 7, 20, 25
+_OUTPUT_NAME = 1
 _NODE, _INITIALIZER, _OUTPUT, _SPARSE = 1, 5, 12, 15
 _INPUT, _RESULT, _OP_TYPE, _ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
@@ -85,6 +86,22 @@ def check_graph(path: Path, content: bytes) -> None:
         _check_model(memoryview(content))
     except _BadFileError as error:
         raise unusable(path, str(error)) from error
+
+
+def output_names(path: Path) -> tuple[str, ...]:
+    """Return the names of a graph's outputs, without loading it into an engine.
+
+    Raises:
+        BundleError: The file cannot be read, or is not an ONNX file.
+    """
+    found = []
+    try:
+        for graph in _inside(memoryview(graph_bytes(path)), _GRAPH):
+            for output in _inside(graph, _OUTPUT):
+                found += [str(bytes(name), "utf-8") for name in _inside(output, _OUTPUT_NAME)]
+    except (_BadFileError, UnicodeDecodeError) as error:
+        raise unusable(path, str(error)) from error
+    return tuple(found)
 
 
 def _check_model(model: memoryview) -> None:

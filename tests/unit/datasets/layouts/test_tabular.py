@@ -87,7 +87,7 @@ def test_workbooks_need_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     (tmp_path / "t.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"needs openpyxl; install it with .*naevus\[excel\]"):
+    with pytest.raises(DataError, match=r"needs openpyxl; run pip install .*\[excel\]"):
         read_table(tmp_path / "t.xlsx")
 
 
