@@ -341,7 +341,7 @@ def test_metadata_that_cannot_be_used_are_refused_before_anything_is_loaded(
 def test_mistakes_are_errors_with_a_remedy(tmp_path: Path, images: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert isinstance(call(images, "--bundle", tmp_path, *out).exception, BundleError)
-    absent = call(tmp_path / "absent", "--bundle", tmp_path, *out)
+    absent = call(tmp_path / "absent", *out)
     assert isinstance(absent.exception, DataError)
     assert call(images, "--bundle", tmp_path, *out, "--tta", "all").exit_code == 2
     assert not (tmp_path / "out").exists()

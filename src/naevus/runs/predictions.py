@@ -215,7 +215,7 @@ class PredictionsFolder:
         now = json.loads(json.dumps(settings))
         if before == now:
             return
-        differing = names_of_differences(before, now)
+        differing = [each.removesuffix(".sha256") for each in names_of_differences(before, now)]
         unknown = (before.keys() ^ now.keys()) - _OPTIONAL
         if unknown or version not in (None, __version__):
             maker = f"naevus {version}" if version not in (None, __version__) else "another version"
