@@ -196,12 +196,12 @@ def ablate(
 
 
 def _write(found: Ablation, out: Path) -> None:
-    from naevus.io.files import atomic, write_json, write_text
+    from naevus.io.files import write_json, write_text
+    from naevus.io.formats import csv_of
 
     write_text(out / "ablation.md", found.markdown())
     write_json(out / "ablation.json", found.to_dict())
-    with atomic(out / "ablation.csv") as temporary:
-        found.table().to_csv(temporary, index=False)
+    write_text(out / "ablation.csv", csv_of(found.table()))
 
 
 def _show(found: Ablation, out: Path) -> None:

@@ -32,7 +32,8 @@ from naevus.images.maskfile import (
 )
 from naevus.images.masks import PLAUSIBLE_FRACTIONS, area_fraction, plausible
 from naevus.images.read import Header, Limits, probe, probe_with_turn, read_with_header
-from naevus.io.files import atomic, sha256, write_json
+from naevus.io.files import sha256, write_json, write_text
+from naevus.io.formats import csv_of
 from naevus.io.words import counted, plural
 from naevus.types import explained
 
@@ -367,8 +368,7 @@ class Audit:
         """Write ``check.json``, ``findings.csv`` and ``duplicates.csv``."""
         write_json(folder / "check.json", self.to_json())
         for name, table in (("findings", self.to_frame()), ("duplicates", self.duplicates)):
-            with atomic(folder / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False, lineterminator="\n")
+            write_text(folder / f"{name}.csv", csv_of(table))
 
 
 def audit(

@@ -312,8 +312,8 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
-"""How texts begin that spreadsheets take for formulas."""
+FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How texts begin that spreadsheets take for formulas; the last four are full-width signs."""
 
 
 def write_csv(
@@ -334,9 +334,13 @@ def write_csv(
     """
     encoding = "utf-8-sig" if spreadsheet else "utf-8"
     with atomic(path) as temporary, temporary.open("w", encoding=encoding, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(map(_neutral_row, rows) if spreadsheet else rows)
+        usual = csv.writer(file, lineterminator="\n")
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        usual.writerow(header)
+        for row in map(_neutral_row, rows) if spreadsheet else rows:
+            # Python quotes a carriage return only if it ends the lines; readers always end there.
+            broken = any(isinstance(value, str) and "\r" in value for value in row)
+            (quoting if broken else usual).writerow(row)
 
 
 def neutral(text: str) -> str:

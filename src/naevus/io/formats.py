@@ -26,7 +26,7 @@ import pandas as pd
 from naevus.errors import DataError, NaevusError
 from naevus.io import limits
 from naevus.io.extras import how_to_install
-from naevus.io.files import atomic, workspace
+from naevus.io.files import atomic, neutral, workspace
 from naevus.io.limits import SMALLER, TooLargeError
 
 if TYPE_CHECKING:
@@ -82,6 +82,24 @@ def read_parquet(
         if is_kind(name, kinds) and not numeric and not empty:
             raise error(f"{path}: column {name} does not hold numbers", remedy)
     return table
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    r"""Return a table as CSV that spreadsheets show and do not run: see `neutral`.
+
+    Examples:
+        >>> csv_of(pd.DataFrame({"id": ["=1+1", "b"], "score": [-0.5, 1.0]}))
+        "id,score\n'=1+1,-0.5\nb,1.0\n"
+    """
+    safe = table.rename(columns=_neutral)
+    for name in safe:
+        if not pd.api.types.is_numeric_dtype(safe[name]):
+            safe[name] = safe[name].map(_neutral)
+    return str(safe.to_csv(index=False, lineterminator="\n"))
+
+
+def _neutral(value: Any) -> Any:
+    return neutral(value.replace("\r", "\n")) if isinstance(value, str) else value
 
 
 def is_kind(column: str, kinds: Iterable[str]) -> bool:

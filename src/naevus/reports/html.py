@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from naevus import __version__
 from naevus.io.files import atomic, lock, sweep, write_bytes, write_json, write_text
+from naevus.io.formats import csv_of
 from naevus.reports import figures as style
 from naevus.reports.document import Document, grid_of
 from naevus.reports.figures import inlined
@@ -83,7 +84,7 @@ def write_report(
         for folder in (out, out / "tables", out / "figures"):
             sweep(folder)
         for table in document.tables:
-            write_text(out / "tables" / f"{table.name}.csv", table.frame.to_csv(index=False))
+            write_text(out / "tables" / f"{table.name}.csv", csv_of(table.frame))
             write_json(out / "tables" / f"{table.name}.json", _rows(table.frame))
             with atomic(out / "tables" / f"{table.name}.parquet") as temporary:
                 table.frame.to_parquet(temporary, index=False)
