@@ -42,6 +42,7 @@ def read_parquet(
     *,
     text: Sequence[str] = ("image_id",),
     numbers: Iterable[str] = (),
+    whole: Iterable[str] = (),
     error: type[NaevusError] = DataError,
 ) -> pd.DataFrame:
     """Read a Parquet table, and close the file.
@@ -52,6 +53,7 @@ def read_parquet(
         text: Required columns, which must hold text in every row.
         numbers: Prefixes of columns that must be numeric if present: ``prob`` means ``prob`` and
             ``prob_MEL``. Missing values are allowed.
+        whole: Columns that must have a whole number from 0 up in every row if present.
         error: The class of error to raise.
 
     Raises:
@@ -81,7 +83,17 @@ def read_parquet(
         empty = len(column) == 0 or column.isna().all()
         if is_kind(name, kinds) and not numeric and not empty:
             raise error(f"{path}: column {name} does not hold numbers", remedy)
+    for name in table.columns.intersection(list(whole)):
+        _check_whole(table[name], f"{path}: column {name}", remedy, error)
     return table
+
+
+def _check_whole(column: pd.Series[Any], where: str, remedy: str, error: type[NaevusError]) -> None:
+    values = pd.to_numeric(column, errors="coerce").to_numpy(float, na_value=-1.0)
+    wrong = ~((values >= 0) & (values < 2**31) & (values == values.round()))
+    if wrong.any():
+        found = column.iloc[int(wrong.argmax())]
+        raise error(f"{where} has {found!s:.40}, not a whole number from 0 up", remedy)
 
 
 def csv_of(table: pd.DataFrame) -> str:

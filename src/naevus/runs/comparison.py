@@ -64,7 +64,7 @@ def read_out_of_fold(path: Path) -> pd.DataFrame:
         DataError: It is absent or damaged.
     """
     kinds = ("logit", "class_prior", "class_weight", "jaccard", "dice")
-    return read_parquet(path, "name an oof.parquet of train", numbers=kinds)
+    return read_parquet(path, "name an oof.parquet of train", numbers=kinds, whole=("fold",))
 
 
 def out_of_fold_table(

@@ -360,7 +360,7 @@ def read_oof(path: Path) -> pd.DataFrame:
     """
     remedy = f"delete {path.parent.name} and train it again"
     kinds = ("logit", "class_prior", "class_weight", *MaskScore._fields)
-    return read_parquet(path, remedy, numbers=kinds, error=RunError)
+    return read_parquet(path, remedy, numbers=kinds, whole=("fold",), error=RunError)
 
 
 def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) -> Run:

@@ -88,6 +88,22 @@ def test_columns_of_another_kind_are_named(
         read_parquet(path, "mend it", numbers=("logit",))
 
 
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [([0, None], "nan"), ([0.0, float("inf")], "inf"), ([0, -1], "-1"), ([0, 1.5], "1.5"),
+     ([0, 1e30], r"1e\+30"), (["0", "x"], "x")],
+)  # fmt: skip
+def test_a_fold_that_is_no_whole_number_is_named(
+    values: list[Any], found: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.parquet"
+    TABLE.assign(fold=values).to_parquet(path)
+    with pytest.raises(DataError, match=rf"column fold has .*{found}.*, not a whole number"):
+        read_parquet(path, "mend it", whole=("fold",))
+    TABLE.assign(fold=[0, 4]).to_parquet(path)
+    assert read_parquet(path, "mend it", whole=("fold", "absent"))["fold"].tolist() == [0, 4]
+
+
 def test_a_table_that_was_read_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     TABLE.to_parquet(path)
