@@ -215,6 +215,7 @@ def lesions_by_folder(sources: Sequence[ImageFiles]) -> dict[str, str]:
     A lesion is named like its folder below the folder that contains all of them.
 
     Examples:
+        >>> from naevus.images.preprocess import ImageFiles
         >>> files = ("in/arm/1.jpg", "in/arm/2.jpg", "in/leg/3.jpg")
         >>> lesions_by_folder([ImageFiles(Path(name).stem, Path(name)) for name in files])
         {'1': 'arm', '2': 'arm', '3': 'leg'}
