@@ -88,14 +88,14 @@ def test_a_run_and_a_bundle_predict_a_folder(tmp_path: Path, images: Path) -> No
     assert "crops" not in alone.output
 
 
-def test_a_limit_predicts_the_first_images_and_says_so(tmp_path: Path, images: Path) -> None:
+def test_a_limit_predicts_images_spread_over_all_and_says_so(tmp_path: Path, images: Path) -> None:
     segmentation_bundle(tmp_path / "s")
     words = (images, "--bundle", tmp_path / "s", "--out", tmp_path / "out", "--threads", 1)
     result = call(*words, "--limit", 2)
     assert result.exit_code == 0, result.output
-    assert "limited: the first 2 of 3 images are predicted" in result.output
+    assert "limited: 2 of 3 images are predicted, spread evenly over all" in result.output
     table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
-    assert table["image_id"].tolist() == ["p0", "p1"]
+    assert table["image_id"].tolist() == ["p0", "p2"]
     whole = call(*words)
     assert whole.exit_code == 0, whole.output
     assert "limited" not in whole.output

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from naevus.cli.evaluate import report
+from naevus.cli.evaluate import evaluate, report
 from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.datasets.synthetic import write_isic2018
@@ -233,6 +233,18 @@ def test_images_are_listed_with_skin_tone_and_quality_flags(
     assert found.loc[third, "tone"] == tone_of(typology_angle(pixels, mask))
     assert reported[-1] == (len(results.labelled.table), len(results.labelled.table))
     assert appearances(replace(results, records=None)) is None
+
+
+def test_images_without_labels_are_nothing_to_score_against(
+    data: Dataset, predictions: Path, tmp_path: Path
+) -> None:
+    for path in data.images().table["path"]:
+        (tmp_path / Path(path).name).hardlink_to(path)
+    for command in (report, lambda folder, data: evaluate([folder], data=data)):
+        with pytest.raises(DataError, match="no diagnoses and no masks") as caught:
+            command(predictions, data=tmp_path)
+        assert "without --data, naevus report shows" in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_folders_without_results_are_refused(

@@ -162,12 +162,13 @@ Limit = Annotated[
         rich_help_panel=IMAGES,
     ),
 ]
-FirstImages = Annotated[
+SpreadImages = Annotated[
     int | None,
     typer.Option(
         "--limit",
         min=1,
-        help="Predict at most this many images, the first ones, to try something out.",
+        help="Predict at most this many images, spread evenly over all, in whole lesions where "
+        "they are known, to try something out.",
         show_default=False,
         rich_help_panel=IMAGES,
     ),

@@ -25,7 +25,7 @@ from naevus.io.progress import SILENT
 from naevus.io.stores import Store, url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -41,7 +41,7 @@ class Selected(NamedTuple):
 
     Attributes:
         found: All images there are.
-        sources: The images to predict, the first of them if there is a limit.
+        sources: The images to predict: all, or if there is a limit, some that are spread evenly.
         lesions: The lesion of each image, by image id, as far as it is known.
         layouts: The layouts of the data sets that the images are from.
         metadata: What these data sets know of the images, without effect on the predictions.
@@ -65,7 +65,7 @@ class Selection:
         split: Only this split of the data sets.
         part: Only this part of the split.
         image_type: Only images of this type, see `Dataset.of_type`.
-        limit: The largest number of images, the first ones.
+        limit: The largest number of images, spread evenly, in whole lesions where they are known.
         lesions: A table with the lesion of each image.
         group_by: ``folder``: the images of one folder show one lesion.
 
@@ -111,7 +111,8 @@ class Selection:
             reporter: Receives what is read of data sets, and whether images are left out.
 
         Raises:
-            DataError: A path does not exist, there is no image, or a table is invalid.
+            DataError: A path does not exist, there is no image, a table is invalid, or no lesion
+                is as small as the limit.
             NaevusError: A store cannot be listed.
         """
         known: dict[str, str] = {}
@@ -141,16 +142,22 @@ class Selection:
             found = find_images(
                 self.images, listed=listed, without=without, kept=kept_ids(out), ids=self.ids
             )
-        sources = found.sources[: self.limit]
-        if len(sources) < len(found.sources):
+        if self.lesions is not None:
+            known = lesions_in(self.lesions, found.sources)
+        elif self.group_by is not None:
+            known = lesions_by_folder(found.sources)
+        sources = found.sources
+        if self.limit is not None and self.limit < len(sources):
+            sources = spread_out(sources, self.limit, known)
+            whole = ", whole lesions" if known else ""
             reporter.warning(
-                f"the first {len(sources):,} of {len(found.sources):,} images are predicted",
+                f"{len(sources):,} of {len(found.sources):,} images are predicted, spread evenly "
+                f"over all{whole}",
                 "limited",
             )
-        if self.lesions is not None:
-            known = lesions_in(self.lesions, sources)
-        elif self.group_by is not None:
-            known = lesions_by_folder(sources)
+            known = {
+                each.image_id: known[each.image_id] for each in sources if each.image_id in known
+            }
         return Selected(found, sources, known, layouts, _kept(tables, sources))
 
 
@@ -164,6 +171,51 @@ def _kept(tables: Sequence[pd.DataFrame], sources: Sequence[ImageFiles]) -> Pati
 
     rows = pd.concat(tables)
     return PatientTable.kept(rows[rows["image_id"].isin([each.image_id for each in sources])])
+
+
+def spread_out(
+    sources: Sequence[ImageFiles], limit: int, lesions: Mapping[str, str]
+) -> list[ImageFiles]:
+    """Return at most ``limit`` images in whole lesions, spread evenly over all.
+
+    Lesions are taken in the order of van der Corput (1935): the first, one from the middle, one
+    from each half and so on. A larger limit therefore adds to the images of a smaller one, unless a
+    lesion did not fit.
+
+    Args:
+        sources: The images, in order.
+        limit: The largest number of images.
+        lesions: The lesion of each image, by id; any other image counts as a lesion of its own.
+
+    Raises:
+        DataError: No lesion is as small as the limit.
+
+    Examples:
+        >>> from naevus.images.preprocess import ImageFiles
+        >>> files = [ImageFiles(str(n), Path(f"{n}.jpg")) for n in range(8)]
+        >>> [each.image_id for each in spread_out(files, 4, {})]
+        ['0', '2', '4', '6']
+        >>> [each.image_id for each in spread_out(files, 4, {"4": "L", "5": "L", "6": "L"})]
+        ['0', '4', '5', '6']
+    """
+    found: dict[tuple[bool, str], list[int]] = {}
+    for place, source in enumerate(sources):
+        lesion = lesions.get(source.image_id)
+        found.setdefault((lesion is None, lesion or source.image_id), []).append(place)
+    members = list(found.values())
+    digits = len(members).bit_length()
+    order = sorted(range(len(members)), key=lambda number: f"{number:0{digits}b}"[::-1])
+    chosen: list[int] = []
+    for number in order:
+        if len(chosen) + len(members[number]) <= limit:
+            chosen += members[number]
+    if not chosen:
+        raise DataError(
+            f"the smallest lesion has {min(map(len, members))} images, more than the limit of "
+            f"{limit}",
+            "raise --limit",
+        )
+    return [sources[place] for place in sorted(chosen)]
 
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")

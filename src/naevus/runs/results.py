@@ -11,7 +11,7 @@ import pandas as pd
 
 from naevus import __version__
 from naevus.bundles.spec import MANIFEST
-from naevus.datasets.dataset import unit_of
+from naevus.datasets.dataset import ATTRIBUTE_COLUMNS, unit_of
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load, report_types
 from naevus.datasets.masksurvey import check_areas
@@ -495,6 +495,7 @@ def results_of_predictions(
     """
     out = PredictionsFolder(folder)
     predictions = read_predictions(out.table)
+    _check_labelled(dataset)
     settings = _settings(folder)
     joined = with_truth(
         predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
@@ -540,6 +541,21 @@ def results_of_predictions(
     )
     count = Count("evaluated", len(results.images), results.images["group_id"].nunique())
     return replace(results, counts=(*results.counts, count))
+
+
+def _check_labelled(dataset: Dataset) -> None:
+    """Check that there is anything to score predictions against.
+
+    Raises:
+        DataError: No image has a diagnosis or a mask.
+    """
+    truth = ["diagnosis", "mask_path", *ATTRIBUTE_COLUMNS.values()]
+    if dataset.table[truth].isna().all(axis=None):
+        raise DataError(
+            f"{dataset.root}: has no diagnoses and no masks, so nothing can be scored",
+            "add a table with a column diagnosis, or a folder masks; without --data, naevus report "
+            "shows the predictions without scores",
+        )
 
 
 def _settings(folder: Path) -> dict[str, Any]:

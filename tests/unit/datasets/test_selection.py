@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from naevus.datasets.selection import Selection, lesions_by_folder, lesions_in, paths_in_list
+from naevus.datasets.selection import (
+    Selection,
+    lesions_by_folder,
+    lesions_in,
+    paths_in_list,
+    spread_out,
+)
 from naevus.errors import ConfigError, DataError
 from naevus.images.preprocess import ImageFiles
 from tests.helpers.layouts import Warned
@@ -40,19 +50,64 @@ def test_options_without_effect_are_refused(options: dict[str, Any], problem: st
         Selection(**options)
 
 
-@pytest.mark.parametrize("limit", [None, 1, 2, 3, 4])
-def test_a_limit_takes_the_first_images_and_says_so(tmp_path: Path, limit: int | None) -> None:
+@pytest.mark.parametrize(
+    ("limit", "grouped", "ids"),
+    [
+        (None, False, "123"),
+        (3, True, "123"),
+        (4, False, "123"),
+        (1, False, "1"),
+        (2, False, "13"),
+        (2, True, "12"),
+        (1, True, "3"),  # the only lesion of one image
+    ],
+)
+def test_a_limit_spreads_the_images_and_says_so(
+    tmp_path: Path, limit: int | None, grouped: bool, ids: str
+) -> None:
     for name in ("a/1.jpg", "a/2.jpg", "b/3.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"image")
     reporter = Warned()
-    selection = Selection([tmp_path], limit=limit, group_by="folder")
+    selection = Selection([tmp_path], limit=limit, group_by="folder" if grouped else None)
     selected = selection.find(tmp_path / "out", reporter=reporter)
-    assert [each.image_id for each in selected.sources] == ["1", "2", "3"][:limit]
-    assert list(selected.lesions) == ["1", "2", "3"][:limit]
+    assert [each.image_id for each in selected.sources] == list(ids)
+    assert list(selected.lesions) == (list(ids) if grouped else [])
     assert len(selected.found.sources) == 3
-    fewer = limit in {1, 2}
-    assert reporter.lines == [f"limited: the first {limit} of 3 images are predicted"] * fewer
+    whole = ", whole lesions" if grouped else ""
+    line = f"limited: {len(ids)} of 3 images are predicted, spread evenly over all{whole}"
+    assert reporter.lines == [line] * (len(ids) < 3)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(1, 50))
+def test_a_limit_keeps_lesions_whole_and_leaves_no_room(names: list[int], limit: int) -> None:
+    sources = [ImageFiles(f"{n:02}", Path(f"{n:02}.jpg")) for n in range(len(names))]
+    # An image without a lesion may have the name of one.
+    lesions = {f"{n:02}": f"{name:02}" for n, name in enumerate(names) if name}
+    sizes = Counter(lesions.values())
+    smallest = 1 if len(lesions) < len(names) else min(sizes.values())
+    if smallest > limit:
+        with pytest.raises(DataError, match="more than the limit"):
+            spread_out(sources, limit, lesions)
+        return
+    chosen = spread_out(sources, limit, lesions)
+    ids = [each.image_id for each in chosen]
+    assert ids == sorted(set(ids))
+    assert 0 < len(ids) <= limit
+    taken = Counter(lesions[each] for each in ids if each in lesions)
+    assert all(sizes[name] == count for name, count in taken.items())
+    rest = [sizes[name] for name in sizes if name not in taken]
+    rest += [1] * (len(names) - len(lesions) - sum(each not in lesions for each in ids))
+    assert all(size > limit - len(ids) for size in rest)
+
+
+@pytest.mark.parametrize(("images", "limit"), [(1000, 7), (1000, 64), (257, 100)])
+def test_gaps_between_the_images_of_a_limit_differ_little(images: int, limit: int) -> None:
+    sources = [ImageFiles(f"{n:04}", Path(f"{n:04}.jpg")) for n in range(images)]
+    places = [int(each.image_id) for each in spread_out(sources, limit, {})]
+    gaps = [after - before for before, after in pairwise([*places, images])]
+    assert len(places) == limit
+    assert max(gaps) <= 3 * images / limit
 
 
 # Lists.
