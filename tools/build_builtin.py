@@ -346,8 +346,13 @@ def joined(
         manifest[_PARTS[part.task]] = {**kept, "members": members}
         if len(part.bundles) == 1:  # costs were measured for exactly these networks
             (spec,) = (each.spec for each in part.bundles)
-            for key in ("storage_costs", "recommended"):
-                manifest[key] += [each for each in getattr(spec, key) if each.task == part.task]
+            costs = [each for each in spec.storage_costs if each.task == part.task]
+            manifest["storage_costs"] += costs
+            manifest["recommended"] += [
+                choose(costs, part.task, storage=each.storage)
+                for each in spec.recommended
+                if each.task == part.task
+            ]
         if part.task == "classification":
             place = folder / OOD_FILE
             write_ood_statistics(place, ood_statistics(part.bundles))

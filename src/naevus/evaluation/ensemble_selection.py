@@ -168,7 +168,8 @@ class MemberVerdict:
         gain = self.loss.a - self.loss.b
         found = []
         if gain < LEAST_GAIN:
-            found.append(f"the loss falls by {gain:.4f}, not by {LEAST_GAIN:.3f}")
+            change = f"falls by {gain:.4f}" if gain >= 0 else f"rises by {-gain:.4f}"
+            found.append(f"the loss {change}; it must fall by {LEAST_GAIN:.3f}")
         found += [
             f"the loss does not fall on fold {each.fold}"
             for each in self.folds

@@ -277,10 +277,18 @@ def choose(
     for variant in sorted(by_variant, key=slowness):
         found = by_variant[variant]
         if found.low is not None and found.value >= -LOSS and found.low > -BOUND:
-            came = f"it loses {-100 * found.value:.2f} (at most {-100 * found.low:.2f})"
+            came = _change(100 * found.value, 100 * found.low)
             return Recommendation(task=task, **variant._asdict(), reason=f"{rule}: {came}")
     last = Variant(storage or "fp32", "fp32")
     return Recommendation(task=task, **last._asdict(), reason=f"{rule}: no faster one does")
+
+
+def _change(value: float, low: float) -> str:
+    """Return a change in points and its lower limit in words."""
+    if value < 0:
+        return f"it loses {-value:.2f} (at most {-low:.2f})"
+    least = f"or loses at most {-low:.2f}" if low < 0 else f"at least {low:.2f}"
+    return f"it gains {value:.2f} ({least})"
 
 
 def _networks(origins: Sequence[Sequence[str]]) -> str:

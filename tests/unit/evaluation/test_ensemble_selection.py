@@ -190,10 +190,10 @@ def test_noise_is_not_adopted_and_a_copy_changes_nothing() -> None:
     present = {"a": with_folds(2.0, 1), "b": with_folds(2.0, 2)}
     noise = evaluate_member(present, {**present, "noise": with_folds(0.0, 3)}, "noise")
     assert not noise.is_adopted
-    assert any("the loss falls by -" in reason for reason in noise.reasons)
+    assert any("the loss rises by 0." in reason for reason in noise.reasons)
     replaced = evaluate_member(present, {"a": present["a"], "same": present["b"]}, "same")
     assert replaced.loss.a == replaced.loss.b
-    assert replaced.reasons[0] == "the loss falls by 0.0000, not by 0.010"
+    assert replaced.reasons[0] == "the loss falls by 0.0000; it must fall by 0.010"
     assert replaced.alone[0] > replaced.loss.b
 
 
@@ -212,7 +212,7 @@ def test_the_adoption_rule_checks_every_criterion() -> None:
         )
 
     assert verdict((0.012, 0.010), -0.004).is_adopted
-    assert "not by 0.010" in verdict((0.012, 0.006), 0.01).reasons[0]
+    assert "must fall by 0.010" in verdict((0.012, 0.006), 0.01).reasons[0]
     assert verdict((0.040, -0.001), 0.01).reasons == ("the loss does not fall on fold 1",)
     assert verdict((0.040, 0.040), -0.006).reasons == ("balanced accuracy falls by 0.0060",)
 

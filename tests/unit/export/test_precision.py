@@ -83,6 +83,20 @@ def test_the_precision_depends_on_the_headline_metric_of_the_task() -> None:
     assert "Jaccard" in choice.reason
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "words"),
+    [
+        (-0.0008, -0.0016, "it loses 0.08 (at most 0.16)"),
+        (0.0011, -0.0008, "it gains 0.11 (or loses at most 0.08)"),
+        (0.003, 0.001, "it gains 0.30 (at least 0.10)"),
+        (0.0, 0.0, "it gains 0.00 (at least 0.00)"),
+    ],
+)
+def test_a_gain_is_no_negative_loss(value: float, low: float, words: str) -> None:
+    choice = choose([cost("int8", "fp32", value, low)], "classification")
+    assert choice.reason.endswith(f": {words}")
+
+
 def test_the_reference_comes_first_and_once() -> None:
     found = variants()
     assert found[0] == REFERENCE
