@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from naevus.errors import DataError
@@ -46,10 +47,14 @@ class Taxonomy:
     name: str
     diagnoses: tuple[Diagnosis, ...]
 
-    @property
+    @cached_property
     def codes(self) -> tuple[str, ...]:
         """The codes, in order."""
         return tuple(diagnosis.code for diagnosis in self.diagnoses)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {code: place for place, code in enumerate(self.codes)}
 
     def index(self, code: str) -> int:
         """Return the position of ``code``.
@@ -58,8 +63,8 @@ class Taxonomy:
             DataError: The taxonomy does not have this code.
         """
         try:
-            return self.codes.index(code)
-        except ValueError:
+            return self._places[code]
+        except KeyError:
             raise DataError(
                 f"unknown diagnosis {code!r}", f"use one of {', '.join(self.codes)}"
             ) from None

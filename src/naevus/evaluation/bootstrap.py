@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from functools import cached_property, lru_cache, wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 DRAWS = 2000
 """The number of resamples per interval."""
 SEED = 2018
-_CHUNK = 100  # draws computed at once: 8 MB of weights for 10,000 images
+_CHUNK = 100  # draws made at once: another number gives other draws
+_KEPT = 2**25  # counts that are kept for the next interval: 64 MB, 2,000 draws of 16,000 groups
+_ROWS = 25  # draws computed at once: 2 MB of weights for 10,000 images, which caches hold
 
 Statistic = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 """Maps D x N weights of N images to D x K values: K figures for each weighting."""
@@ -89,17 +91,36 @@ class Groups:
         Yields:
             D x G counts: how often each group was drawn; ``draws`` rows in all, in chunks.
         """
-        rng = np.random.default_rng(seed)
+        if draws * len(self) > _KEPT:
+            yield from _drawn(self.strata, draws, seed)
+            return
+        kept = _kept_draws(tuple(each.tobytes() for each in self.strata), draws, seed)
         for start in range(0, draws, _CHUNK):
-            size = min(_CHUNK, draws - start)
-            counts = np.zeros((size, len(self)))
-            for members in self.strata:
-                shape = (size, len(members))
-                chosen = rng.integers(len(members), size=shape)
-                chosen += len(members) * np.arange(size)[:, None]
-                counted = np.bincount(chosen.ravel(), minlength=chosen.size)
-                counts[:, members] = counted.reshape(shape)
-            yield counts
+            yield kept[start : start + _CHUNK].astype(np.float64)
+
+
+def _drawn(
+    strata: Sequence[NDArray[np.intp]], draws: int, seed: int
+) -> Iterator[NDArray[np.float64]]:
+    rng = np.random.default_rng(seed)
+    total = sum(map(len, strata))
+    for start in range(0, draws, _CHUNK):
+        size = min(_CHUNK, draws - start)
+        counts = np.zeros((size, total))
+        for members in strata:
+            shape = (size, len(members))
+            chosen = rng.integers(len(members), size=shape)
+            chosen += len(members) * np.arange(size)[:, None]
+            counted = np.bincount(chosen.ravel(), minlength=chosen.size)
+            counts[:, members] = counted.reshape(shape)
+        yield counts
+
+
+@lru_cache(maxsize=1)
+def _kept_draws(strata: tuple[bytes, ...], draws: int, seed: int) -> NDArray[np.uint16]:
+    """Return the last draws again: an evaluation has many intervals over the same groups."""
+    numbers = [np.frombuffer(each, np.intp) for each in strata]
+    return np.concatenate([counts.astype(np.uint16) for counts in _drawn(numbers, draws, seed)])
 
 
 def bootstrap(
@@ -120,7 +141,11 @@ def bootstrap(
         ``draws`` x K values.
     """
     return np.concatenate(
-        [statistic(counts[:, groups.codes]) for counts in groups.drawn(draws, seed)]
+        [
+            statistic(np.take(counts[start : start + _ROWS], groups.codes, axis=1))
+            for counts in groups.drawn(draws, seed)
+            for start in range(0, len(counts), _ROWS)
+        ]
     )
 
 
@@ -223,6 +248,19 @@ def divided(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np
     return quotients
 
 
+class _Pairs(NamedTuple):
+    """The images of both classes by descending score, and where they lie between each other."""
+
+    positive: NDArray[np.intp]
+    negative: NDArray[np.intp]
+    edges: NDArray[np.intp]
+    """The positions in ``negative`` at which positive images lie, from 0 to its length."""
+    first: NDArray[np.intp]
+    """For each positive image, the edge after all negative images with a higher score."""
+    last: NDArray[np.intp]
+    """The same after those with an equal score, too."""
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Images of a binary problem, ordered by a score from the highest.
@@ -276,8 +314,40 @@ class Ranking:
         return rates[0], rates[1]
 
     def auc(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the area under the ROC curve, D x 1: a statistic for `bootstrap`."""
-        return area(*self.curve(weights))
+        """Return the area under the ROC curve, D x 1: a statistic for `bootstrap`.
+
+        This is the fraction of pairs of a positive and a negative image in which the positive one
+        has the higher score; ties count half (Hanley & McNeil 1982). It takes an eighth of the time
+        of the curve. NaN for weightings without one of the classes.
+        """
+        pairs = self._pairs
+        positive, negative = (
+            np.take(weights, side, axis=1) for side in (pairs.positive, pairs.negative)
+        )
+        above = np.zeros((len(weights), len(pairs.edges)))
+        between = np.add.reduceat(negative, pairs.edges[:-1], axis=1)
+        np.cumsum(between, axis=1, out=above[:, 1:])
+        total = above[:, -1:]
+        below = total - (above[:, pairs.first] + above[:, pairs.last]) / 2
+        won = np.einsum("dp,dp->d", positive, below)[:, None]
+        return divided(won, positive.sum(axis=1, keepdims=True) * total)
+
+    @cached_property
+    def _pairs(self) -> _Pairs:
+        positive = self.truth[self.order]
+        runs = np.searchsorted(self.ends, np.arange(len(self.order)))
+        higher, equal = (
+            np.searchsorted(runs[~positive], runs[positive], side) for side in ("left", "right")
+        )
+        count = int((~positive).sum())
+        edges = np.unique(np.concatenate([[0], higher, equal, [count]]))
+        return _Pairs(
+            self.order[positive],
+            self.order[~positive],
+            edges,
+            np.searchsorted(edges, higher),
+            np.searchsorted(edges, equal),
+        )
 
 
 def area(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from naevus.evaluation.bootstrap import Statistic
     from naevus.evaluation.intervals import Proportion
 
 
@@ -204,22 +203,19 @@ class CalibrationScores:
                 does not sum to 1, or a class is not one of C.
         """
         rows, classes = checked_rows(probabilities, truth, len(groups))
-        numbered = Groups.of(groups, classes.tolist())
-        means, gaps = _columns(rows, classes)
-        statistic = _figures(np.concatenate([means, gaps], axis=1))
-        values = statistic(np.ones((1, len(classes))))[0]
-        found = bootstrap(statistic, numbered, draws=draws, seed=seed)
+        losses = [negative_log_likelihoods(rows, classes), brier_scores(rows, classes)]
         nll, brier = weighted_intervals(
-            means_of(means), groups, classes.tolist(), draws=draws, seed=seed
+            means_of(np.stack(losses, axis=1)), groups, classes.tolist(), draws=draws, seed=seed
         )
-        errors = [
-            _binned_error(float(value), column, *chance)
-            if len(numbered) >= FEW
-            else BinnedError(float(value), np.nan, np.nan, chance[0])
-            for value, column, chance in zip(
-                values[2:], found[:, 2:].T, _by_chance(numbered.sums(gaps), len(rows)), strict=True
-            )
+        stated, right = _stated(rows, classes)
+        by_class = [gaps_by_bin(rows[:, c], classes == c, "width") for c in range(rows.shape[1])]
+        gaps = [
+            gaps_by_bin(stated, right, "width"),
+            gaps_by_bin(stated, right, "mass"),
+            np.concatenate(by_class, axis=1),
         ]
+        numbered = Groups.of(groups, classes.tolist())
+        errors = _binned_errors(gaps, numbered, draws, seed)
         return cls(len(classes), len(numbered), nll, brier, *errors)
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,6 +229,19 @@ class CalibrationScores:
     def __str__(self) -> str:
         names = [field.name for field in fields(self)]
         return "\n".join(f"{name.replace('_', ' ')}: {getattr(self, name)}" for name in names)
+
+
+def calibration_error(
+    probabilities: ArrayLike, truth: ArrayLike, groups: Sequence[Hashable]
+) -> BinnedError:
+    """Return `CalibrationScores.ece` alone, which is faster than all scores.
+
+    Raises:
+        DataError: As in `CalibrationScores.from_probabilities`.
+    """
+    rows, classes = checked_rows(probabilities, truth, len(groups))
+    gaps = gaps_by_bin(*_stated(rows, classes), "width")
+    return _binned_errors([gaps], Groups.of(groups, classes.tolist()))[0]
 
 
 def checked_rows(
@@ -257,44 +266,57 @@ def checked_rows(
     return rows, classes.astype(np.intp)
 
 
-def _columns(
+def _stated(
     rows: NDArray[np.float64], classes: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the per-image columns to average: N x 2 losses, and N x (2 + C) * bins gaps."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the probability of each predicted class, and whether it is the true one."""
     predicted = rows.argmax(axis=1)
-    stated, right = rows[np.arange(len(rows)), predicted], predicted == classes
-    gaps = [gaps_by_bin(stated, right, "width"), gaps_by_bin(stated, right, "mass")]
-    gaps += [gaps_by_bin(rows[:, c], classes == c, "width") for c in range(rows.shape[1])]
-    losses = [negative_log_likelihoods(rows, classes), brier_scores(rows, classes)]
-    return np.stack(losses, axis=1), np.concatenate(gaps, axis=1)
+    return rows[np.arange(len(rows)), predicted], predicted == classes
 
 
-def _figures(columns: NDArray[np.float64]) -> Statistic:
-    """Return the statistic of the five metrics, in the order of the fields."""
+def _binned_errors(
+    gaps: Sequence[NDArray[np.float64]], groups: Groups, draws: int = DRAWS, seed: int = SEED
+) -> list[BinnedError]:
+    """Return calibration errors with intervals.
+
+    Args:
+        gaps: For each error, N x (K * bins) gaps (`gaps_by_bin`); it is the mean over K.
+        groups: The groups of the N images, in strata of the true classes.
+        draws: The number of resamples.
+        seed: The random seed.
+    """
+    columns = np.concatenate(gaps, axis=1)
+    ends = np.cumsum([each.shape[1] // BINS for each in gaps])[:-1]
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = (weights @ columns) / weights.sum(axis=1, keepdims=True)
-        errors = np.abs(sums[:, 2:]).reshape(len(sums), -1, BINS).sum(axis=2)
-        by_class = errors[:, 2:].mean(axis=1, keepdims=True)
-        return np.concatenate([sums[:, :2], errors[:, :2], by_class], axis=1)
+        errors = np.abs(sums).reshape(len(sums), -1, BINS).sum(axis=2)
+        return np.stack([each.mean(axis=1) for each in np.split(errors, ends, axis=1)], axis=1)
 
-    return statistic
+    values = statistic(np.ones((1, len(columns))))[0]
+    chances = [_by_chance(groups.sums(each), len(columns)) for each in gaps]
+    if len(groups) < FEW:
+        return [
+            BinnedError(float(value), np.nan, np.nan, chance)
+            for value, (chance, _) in zip(values, chances, strict=True)
+        ]
+    found = bootstrap(statistic, groups, draws=draws, seed=seed)
+    return [
+        _binned_error(float(value), drawn, *chance)
+        for value, drawn, chance in zip(values, found.T, chances, strict=True)
+    ]
 
 
-def _by_chance(sums: NDArray[np.float64], images: int) -> list[tuple[float, float]]:
-    """Return mean and standard deviation of the three errors under perfect calibration.
+def _by_chance(sums: NDArray[np.float64], images: int) -> tuple[float, float]:
+    """Return mean and standard deviation of an error under perfect calibration.
 
     The mean gap of a bin is then approximately normal around 0, with the variance of the group
     sums; the mean of its absolute value is sqrt(2 / pi) standard deviations.
     """
     variances = ((sums / images) ** 2).sum(axis=0).reshape(-1, BINS)
     means = np.sqrt(2 / np.pi * variances).sum(axis=1)
-    spreads = (1 - 2 / np.pi) * variances.sum(axis=1)
-    count = len(means) - 2
-    return [
-        *((float(means[n]), float(np.sqrt(spreads[n]))) for n in (0, 1)),
-        (float(means[2:].mean()), float(np.sqrt(spreads[2:].sum()) / count)),
-    ]
+    spread = (1 - 2 / np.pi) * variances.sum()
+    return float(means.mean()), float(np.sqrt(spread) / len(means))
 
 
 def _binned_error(

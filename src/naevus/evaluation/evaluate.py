@@ -71,7 +71,7 @@ class ProbabilityMetrics:
     def of(cls, labelled: LabelledPredictions, attributes: Attributes) -> ProbabilityMetrics:
         """Evaluate probabilities of N images; each attribute has N values, None for unknown."""
         truth, groups, taxonomy = labelled.truth, labelled.groups, labelled.taxonomy
-        natural, classes = labelled.natural, _classes(labelled)
+        natural, classes = labelled.natural, labelled.classes
         recalls = recall_intervals(truth, labelled.balanced_codes, groups)
         known = {name: values for name, values in attributes.items() if _any_known(values)}
         return cls(
@@ -206,7 +206,7 @@ class ClassificationEvaluation:
         mean_auc, aucs = auc_intervals(natural, truth, groups, taxonomy)
         targets = targets_of(natural, truth, taxonomy)
         folds = table["fold"].tolist() if "fold" in table.columns else None
-        right = natural.argmax(axis=1) == _classes(labelled)
+        right = natural.argmax(axis=1) == labelled.classes
         return cls(
             taxonomy=taxonomy,
             images=len(table),
@@ -254,10 +254,6 @@ class ClassificationEvaluation:
         return {name: plain(value) for name, value in values.items()}
 
 
-def _classes(labelled: LabelledPredictions) -> NDArray[np.intp]:
-    return np.array([labelled.taxonomy.index(code) for code in labelled.truth], np.intp)
-
-
 def _any_known(values: Sequence[Any]) -> bool:
     import pandas as pd  # noqa: PLC0415 (slow to import)
 
@@ -269,7 +265,7 @@ def _calibrated(
 ) -> tuple[LabelledPredictions, tuple[Scaling, ...]]:
     """Return the images with probabilities that were calibrated on the other parts."""
     natural = labelled.natural
-    fitted = cross_fitted(natural, _classes(labelled), parts)
+    fitted = cross_fitted(natural, labelled.classes, parts)
     # Natural and balanced probabilities differ by the class priors, row by row. An impossible
     # class, as with a prevalence of 0, stays impossible.
     ratio = np.divide(labelled.balanced, natural, out=np.zeros_like(natural), where=natural > 0)
@@ -284,7 +280,7 @@ def _given_sets(labelled: LabelledPredictions) -> SetScores | None:
         return None
     return SetScores.from_sets(
         labelled.sets,
-        _classes(labelled),
+        labelled.classes,
         labelled.groups,
         labelled.taxonomy.codes,
         coverage=labelled.coverage,
@@ -295,7 +291,7 @@ def _sets(
     labelled: LabelledPredictions, parts: NDArray[np.intp]
 ) -> tuple[SetScores, tuple[str, ...]]:
     """Return scores of cross-fitted prediction sets, and the classes in all sets of a part."""
-    codes, classes, groups = labelled.taxonomy.codes, _classes(labelled), labelled.groups
+    codes, classes, groups = labelled.taxonomy.codes, labelled.classes, labelled.groups
     sets = cross_fitted_sets(labelled.natural, classes, groups, codes, parts)
     always = np.any([sets[parts == part].all(axis=0) for part in np.unique(parts)], axis=0)
     every = tuple(code for code, each in zip(codes, always, strict=True) if each)

@@ -69,6 +69,11 @@ class LabelledPredictions(NamedTuple):
         return codes
 
     @property
+    def classes(self) -> NDArray[np.intp]:
+        """The positions of the true codes in the taxonomy, N."""
+        return np.array([self.taxonomy.index(code) for code in self.truth], np.intp)
+
+    @property
     def groups(self) -> list[str]:
         """The group ids, N."""
         names: list[str] = self.table["group_id"].tolist()

@@ -9,7 +9,7 @@ import numpy as np
 
 from naevus.errors import DataError
 from naevus.evaluation.bootstrap import Ranking, divided
-from naevus.evaluation.calibration import CalibrationScores
+from naevus.evaluation.calibration import calibration_error
 from naevus.evaluation.conformal import cross_fitted_sets
 from naevus.evaluation.intervals import Interval, weighted_intervals
 from naevus.evaluation.operating_points import targets_of
@@ -351,16 +351,14 @@ def _sets(found: ByLesion, parts: NDArray[np.intp]) -> tuple[NDArray[np.bool_], 
     """Return prediction sets of images and of their lesions, with thresholds of other parts."""
     images = found.images
     codes = images.taxonomy.codes
-    classes = np.array([images.taxonomy.index(code) for code in images.truth], np.intp)
     own, joint = (
-        cross_fitted_sets(images.natural, classes, images.groups, codes, parts, lesions=lesions)
+        cross_fitted_sets(
+            images.natural, images.classes, images.groups, codes, parts, lesions=lesions
+        )
         for lesions in (None, found.members)
     )
     return own, joint
 
 
 def _error(labelled: LabelledPredictions) -> BinnedError:
-    classes = [labelled.taxonomy.index(code) for code in labelled.truth]
-    return CalibrationScores.from_probabilities(
-        labelled.natural, np.array(classes, np.intp), labelled.groups
-    ).ece
+    return calibration_error(labelled.natural, labelled.classes, labelled.groups)

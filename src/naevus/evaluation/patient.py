@@ -370,7 +370,7 @@ def cross_fitted_patients(
         NaevusError: SciPy is not installed.
     """
     natural, taxonomy = labelled.natural, labelled.taxonomy
-    truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
+    truth = labelled.classes
     groups = np.asarray(labelled.groups, object)
     parts = parts_of(labelled.table)
     known = np.array([any_known(one) for one in patients])

@@ -12,6 +12,7 @@ from sklearn.metrics import recall_score, roc_auc_score, roc_curve
 from threadpoolctl import threadpool_info
 
 from naevus.errors import DataError
+from naevus.evaluation import bootstrap as bootstrap_module
 from naevus.evaluation.bootstrap import (
     Groups,
     Ranking,
@@ -89,6 +90,24 @@ def test_sums_over_groups_equal_sums_over_images(rows: list[tuple[int, float]]) 
         inside = [value for other, value in rows if other == name]
         assert sums[group] == pytest.approx(sum(inside), abs=1e-9)
         assert groups.sizes[group] == len(inside)
+
+
+@pytest.mark.parametrize("draws", [1, 100, 250])
+def test_draws_too_many_to_keep_are_the_same(monkeypatch: pytest.MonkeyPatch, draws: int) -> None:
+    groups = Groups.of(range(30), [n % 3 for n in range(30)])
+    kept = list(groups.drawn(draws, 3))
+    monkeypatch.setattr(bootstrap_module, "_KEPT", 0)
+    again = list(groups.drawn(draws, 3))
+    assert [each.shape for each in kept] == [each.shape for each in again]
+    np.testing.assert_array_equal(np.concatenate(kept), np.concatenate(again))
+
+
+def test_kept_draws_do_not_change_with_their_use() -> None:
+    groups = Groups.of(range(30))
+    first = next(groups.drawn(20))
+    first[:] = -1
+    assert next(groups.drawn(20)).min() >= 0
+    assert not np.array_equal(next(groups.drawn(20)), next(Groups.of(range(31)).drawn(20))[:, :30])
 
 
 def test_equal_seeds_give_equal_draws() -> None:

@@ -14,7 +14,13 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from naevus.errors import DataError
-from naevus.evaluation.calibration import Binning, CalibrationScores, gaps_by_bin, reliability_curve
+from naevus.evaluation.calibration import (
+    Binning,
+    CalibrationScores,
+    calibration_error,
+    gaps_by_bin,
+    reliability_curve,
+)
 
 
 def honest(
@@ -60,6 +66,14 @@ def test_calibration_errors_equal_the_definition() -> None:
     assert scores.ece.value == pytest.approx(plain_error(stated, right, even))
     by_class = [plain_error(rows[:, c], truth == c, even) for c in range(4)]
     assert scores.classwise_ece.value == pytest.approx(np.mean(by_class))
+
+
+@pytest.mark.parametrize("groups", [60, 200])
+def test_one_error_alone_equals_that_of_all_scores(groups: int) -> None:
+    given = honest(np.random.default_rng(3), groups, sharpness=1.5)
+    alone, scores = calibration_error(*given), CalibrationScores.from_probabilities(*given)
+    assert alone == pytest.approx(scores.ece, abs=1e-12, nan_ok=True)
+    assert np.isnan(alone.low) == (groups < 100)
 
 
 def test_the_error_expected_by_chance_is_reported() -> None:
