@@ -75,7 +75,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def slug_of(heading: str) -> str:
+def anchor_of(heading: str) -> str:
     """Return the anchor that a forge gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
@@ -88,7 +88,7 @@ def _check(app: Sphinx, failure: Exception | None) -> None:
     render = MarkdownIt().render
     texts = {root / name: Parsed(render((root / name).read_text())) for name in _REPOSITORY}
     for text in texts.values():
-        text.anchors |= {slug_of(heading) for heading in text.headings}
+        text.anchors |= {anchor_of(heading) for heading in text.headings}
     for problem in (*broken(pages, site), *broken(texts, root)):
         log.warning(problem)
 

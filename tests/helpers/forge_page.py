@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _FENCED = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -36,20 +36,15 @@ _MISLEADING = {
 """Text that no reader can use, in code neither."""
 
 
-def slug(heading: str) -> str:
-    """Return the anchor that forges give a heading."""
-    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").replace("**", "")
-    return re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
-
-
-def faults(text: str, page: Path) -> list[str]:
+def faults(text: str, page: Path, anchor_of: Callable[[str], str]) -> list[str]:
     """Return the faults of a page, one in a line.
 
     Args:
         text: Its Markdown.
         page: Its file, from which links lead on.
+        anchor_of: Returns the anchor that a forge gives the text of a heading.
     """
-    return [*_words(text), *_holes(text), *_links(text, page)]
+    return [*_words(text), *_holes(text), *_links(text, page, anchor_of)]
 
 
 def _words(text: str) -> Iterator[str]:
@@ -79,7 +74,7 @@ def _holes(text: str) -> Iterator[str]:
             yield f"a heading without content: {heading[2]}"
 
 
-def _links(text: str, page: Path) -> Iterator[str]:
+def _links(text: str, page: Path, anchor_of: Callable[[str], str]) -> Iterator[str]:
     shown = _FENCED.sub("", _COMMENT.sub("", text))
     for link in (one or other for one, other in _LINK.findall(shown)):
         if re.match(r"[a-z]+:", link):
@@ -90,6 +85,12 @@ def _links(text: str, page: Path) -> Iterator[str]:
             yield f"a link to nothing: {link}"
         elif anchor and target.suffix == ".md":
             own = text if target == page else target.read_text(encoding="utf-8")
-            known = {slug(each[2]) for each in _HEADING.finditer(_FENCED.sub("", own))}
+            headings = _HEADING.finditer(_FENCED.sub("", own))
+            known = {anchor_of(_plain(each[2])) for each in headings}
             if anchor not in known:
                 yield f"a link to no heading: {link}"
+
+
+def _plain(heading: str) -> str:
+    """Return the text of a heading without links and marks."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").replace("**", "")

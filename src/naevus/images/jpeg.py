@@ -74,6 +74,7 @@ def decode(data: bytes, shortest: int | None, *, progressive: bool) -> Decoded:
     Raises:
         ValueError: The data is truncated or damaged beyond use.
     """
+    _check_tables(data)  # what repairs a file leaves its tables as they are
     try:
         pixels = _decoded(data, shortest, strict=True)
         return Decoded(pixels, damaged=progressive and _lacks_scans(data))
@@ -169,7 +170,6 @@ def _decoded(
     data: bytes, shortest: int | None, *, strict: bool, fill: int | None = None
 ) -> NDArray[np.uint8]:
     """Decode; ``fill`` is the value of pixels at full size that the decoder does not write."""
-    _check_tables(data)
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     least = ceil(SPARE * shortest) if shortest else 0
     if least > min(height, width):  # libjpeg-turbo would enlarge
@@ -183,6 +183,7 @@ def _decoded(
 
 
 def _check_tables(data: bytes) -> None:
+    """Raise a `ValueError` if a file lacks tables that its scans use, or its header is invalid."""
     walked = _walked(data, scans=1)
     frame = walked.frame()
     if frame is None or walked.pieces[-1].marker != _SOS:

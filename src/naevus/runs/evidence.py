@@ -68,7 +68,7 @@ class ClassificationEvidence(NamedTuple):
     subgroups: tuple[SubgroupFigures, ...]
 
 
-def counted(table: pd.DataFrame) -> str:
+def describe(table: pd.DataFrame) -> str:
     """Describe a table: the numbers of images and lesions, and the folds."""
     text = images_of(len(table), table["group_id"].nunique(), "lesion")
     if "fold" not in table.columns:
@@ -86,7 +86,7 @@ def segmentation(table: pd.DataFrame, source: str) -> tuple[ScoreSpec, ...]:
         source: The source of the predictions, such as ``out-of-fold predictions of the recipe``.
     """
     found = SegmentationEvaluation.of(table)
-    on = f"{source}: {counted(table)}"
+    on = f"{source}: {describe(table)}"
     return (
         _score("mean Jaccard index", found.metrics["jaccard"], on),
         _score("thresholded Jaccard index", found.metrics["thresholded_jaccard"], on),
@@ -130,7 +130,7 @@ def classification(
         labelled, _attributes(table, records), always_calibrated=True
     )
     assert found.calibrated is not None  # always
-    on = f"{source}: {counted(table)}"
+    on = f"{source}: {describe(table)}"
     patient, more = _patient(labelled, scaling, records, on)
     return ClassificationEvidence(
         scaling=scaling,
@@ -356,7 +356,7 @@ def attributes_entry(run: Run) -> dict[str, Any]:
 def attributes_figures(table: pd.DataFrame) -> dict[str, Any]:
     """Return the same from an out-of-fold table of attributes."""
     found = AttributesEvaluation.of(table)
-    on = f"{RECIPE}: {counted(table)}"
+    on = f"{RECIPE}: {describe(table)}"
     crossed = f"{on}; thresholds fitted on the other folds"
     scores = [_score("attributes, pooled Jaccard index", found.jaccard, crossed)]
     for name, one in found.by_attribute.items():
@@ -370,7 +370,7 @@ def attributes_figures(table: pd.DataFrame) -> dict[str, Any]:
         "attributes": {
             "thresholds": found.thresholds,
             "presence": presence,
-            "chosen_on": f"out-of-fold predictions: {counted(table)}",
+            "chosen_on": f"out-of-fold predictions: {describe(table)}",
         },
     }
 
@@ -406,7 +406,7 @@ def classification_entry(
         names, allowed = [str(run.folder) for run in runs], any(run.allow_missing for run in runs)
         return ensemble_entry(tables, names, composition, records, allow_missing=allowed)
     _check(calibration, runs)
-    on = f"{TASK_MEMBERS}: {counted(calibration)}"
+    on = f"{TASK_MEMBERS}: {describe(calibration)}"
     return _classification_entry(calibration, TASK_MEMBERS, on, records)
 
 
@@ -459,7 +459,7 @@ def _classification_entry(
 def _basis(table: pd.DataFrame, runs: int, composition: Composition) -> str:
     """Describe which networks made the predictions, and how they differ from the bundle's."""
     one = "the one network" if runs == 1 else f"the mean of the {runs} networks"
-    basis = f"{counted(table)}, each predicted by {one} not trained on its lesion"
+    basis = f"{describe(table)}, each predicted by {one} not trained on its lesion"
     folds = {*table["fold"].unique().tolist()}
     if not composition.averaged and all(
         {*each} == folds and len(each) == 1 for each in composition.folds
