@@ -21,7 +21,8 @@ from naevus.bundles.bundle import Bundle
 from naevus.datasets.layouts import load
 from naevus.evaluation import attributes
 from naevus.evaluation.attributes import THRESHOLDS, cross_fitted_counts, jaccard
-from naevus.evaluation.comparison import compare, pooled_difference
+from naevus.evaluation.comparison import compare
+from naevus.evaluation.paired_tests import pooled_difference
 from naevus.inference.out_of_fold import oof_attributes
 from naevus.runs.run import Run
 from naevus.taxonomy import ATTRIBUTES

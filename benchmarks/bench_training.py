@@ -34,8 +34,8 @@ from torch.nn import functional
 
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
+from naevus.runs.images import select_images
 from naevus.runs.recipe import Recipe, load_recipe
-from naevus.runs.run import select_images
 from naevus.training.callbacks import Callback
 from naevus.training.data import BatchLoader, TrainingData, workers_of
 from naevus.training.distributed import make_fabric

@@ -22,7 +22,6 @@ from scipy.special import ndtr
 from scipy.stats import norm
 
 from naevus.evaluation.bootstrap import Ranking, quantiles_of
-from naevus.evaluation.comparison import paired_difference
 from naevus.evaluation.intervals import (
     Interval,
     balanced_accuracy_interval,
@@ -34,6 +33,7 @@ from naevus.evaluation.intervals import (
     wilson_interval,
 )
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
+from naevus.evaluation.paired_tests import paired_difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

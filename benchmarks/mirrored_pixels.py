@@ -16,8 +16,8 @@ import numpy as np
 from naevus.images.geometry import box_of, centre_box, square_with_margin, widened
 from naevus.images.maskfile import read_mask
 from naevus.images.masks import plausible
+from naevus.runs.images import load_for, select_images
 from naevus.runs.recipe import load_recipe
-from naevus.runs.run import load_for, select_images
 from naevus.training.augment import Augmentation, rng_for
 from naevus.training.data import TrainingData
 

@@ -22,8 +22,8 @@ from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.evaluation.bootstrap import Groups
-from naevus.evaluation.comparison import paired_difference
 from naevus.evaluation.ensemble_selection import best_temperature
+from naevus.evaluation.paired_tests import paired_difference
 from naevus.evaluation.priors import balanced_log_probabilities
 from naevus.evaluation.scaling import assign_parts
 from naevus.images.geometry import d4_transform_batch

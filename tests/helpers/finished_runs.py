@@ -10,8 +10,9 @@ import torch
 
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
+from naevus.runs.images import select_images
 from naevus.runs.recipe import Recipe
-from naevus.runs.run import WEIGHTS, Run, select_images
+from naevus.runs.run import WEIGHTS, Run
 from naevus.taxonomy import ISIC2018
 from naevus.training.loop import save_tensors
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter

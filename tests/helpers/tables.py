@@ -10,8 +10,9 @@ import pandas as pd
 from naevus.datasets.dataset import unit_of
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
+from naevus.runs.images import select_images
 from naevus.runs.recipe import Recipe
-from naevus.runs.run import Run, select_images
+from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

@@ -206,7 +206,7 @@ def check_held_out(
     import naevus.training.distributed
     from naevus.datasets.layouts import load
     from naevus.io.parallel import batches
-    from naevus.runs.run import select_images
+    from naevus.runs.images import select_images
     from naevus.training.data import TrainingData
     from naevus.training.prepare import prepare
     from naevus.training.train import predict_held_out

@@ -39,8 +39,9 @@ from naevus.inference.engines import open_engine
 from naevus.inference.out_of_fold import oof_logits
 from naevus.inference.segmenter import Segmenter
 from naevus.runs.evidence import Composition, classification_entry
+from naevus.runs.images import select_images
 from naevus.runs.manifest import training_data
-from naevus.runs.run import Run, select_images
+from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
 from naevus.training.data import TrainingData
 from naevus.training.onnx_graph import export_onnx

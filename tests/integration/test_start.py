@@ -12,8 +12,9 @@ import torch
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.errors import RunError, WeightsError
+from naevus.runs.images import dataset_of
 from naevus.runs.manifest import trial_notes
-from naevus.runs.run import Run, dataset_of
+from naevus.runs.run import Run
 from naevus.training import train as training_job
 from naevus.training.job import train
 from naevus.training.loop import Trainer, load_tensors

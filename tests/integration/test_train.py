@@ -24,8 +24,9 @@ from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import cut
 from naevus.images.read import read, write_png
 from naevus.inference.segmenter import Segmenter
+from naevus.runs.images import select_images
 from naevus.runs.recipe import Recipe
-from naevus.runs.run import WEIGHTS, Run, select_images
+from naevus.runs.run import WEIGHTS, Run
 from naevus.taxonomy import ISIC2019
 from naevus.training import train as training_job
 from naevus.training.callbacks import Callback

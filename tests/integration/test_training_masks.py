@@ -19,8 +19,8 @@ from naevus.errors import DataError
 from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import write_png
 from naevus.inference.out_of_fold import copies_for
+from naevus.runs.images import crop_masks, select_images
 from naevus.runs.recipe import load_recipe
-from naevus.runs.run import crop_masks, select_images
 from naevus.training.data import TrainingData
 from naevus.training.prepare import CropCounts, check_before, check_cached, prepare
 from tests.helpers.finished_runs import finished_run

@@ -210,8 +210,9 @@ def _report_of_run(
     folder: Path, data: Path | None, *, allow_missing: bool
 ) -> tuple[Results, ClassifierOf]:
     from naevus.reports.gallery import fold_classifiers
+    from naevus.runs.images import dataset_of
     from naevus.runs.results import results_of_run
-    from naevus.runs.run import dataset_of, open_run
+    from naevus.runs.run import open_run
 
     run = open_run(folder, allow_missing=allow_missing, reporter=reporter)
     run.predictions()  # raises if predictions are missing and that is not allowed

@@ -58,7 +58,8 @@ def shortcuts(
     """
     require("evaluate", "this study")
     from naevus.io.files import write_json
-    from naevus.runs.run import dataset_of, open_run
+    from naevus.runs.images import dataset_of
+    from naevus.runs.run import open_run
     from naevus.workflows.shortcuts import measure_shortcuts
 
     opened = open_run(run, allow_missing=allow_missing, reporter=reporter)
@@ -153,7 +154,7 @@ def ablate(
     """
     require("train", "an ablation")
     from naevus.io.settings import parse_setting
-    from naevus.runs.run import images_and_folds
+    from naevus.runs.images import images_and_folds
     from naevus.training.splits import check_splits
     from naevus.training.unused import once, refuse_unused_by_all
     from naevus.workflows.ablation_plan import load_plan, recipes

@@ -9,9 +9,9 @@ import numpy as np
 
 from naevus.errors import DataError, NaevusError
 from naevus.evaluation.bootstrap import repeatable
-from naevus.evaluation.comparison import Difference, paired_difference
 from naevus.evaluation.intervals import Interval, balanced_accuracy_interval
 from naevus.evaluation.out_of_fold import probabilities, taxonomy_of
+from naevus.evaluation.paired_tests import Difference, paired_difference
 from naevus.evaluation.scaling import BOUNDS, each_part, parts_of
 from naevus.evaluation.tables import AGREED, check_finite, in_common, numbers_of
 from naevus.io.extras import how_to_install

@@ -27,8 +27,8 @@ from naevus.export.precision import Measuring, Variant, choose, measured, oof_pr
 from naevus.inference.cam import cam_offset
 from naevus.io.files import workspace
 from naevus.runs.evidence import attributes_entry, classification_entry, segmentation_entry
+from naevus.runs.images import dataset_of
 from naevus.runs.manifest import about, add, limits_of, task_entry
-from naevus.runs.run import dataset_of
 from naevus.training.onnx_graph import SampledNetwork, sample_entry
 from naevus.types import Task
 

@@ -14,8 +14,9 @@ from naevus.datasets.cache import ImageCache
 from naevus.datasets.sources import DecodedImages, stack_images
 from naevus.errors import DataError, RunError
 from naevus.runs.evidence import Composition
+from naevus.runs.images import USUAL_PART, dataset_of
 from naevus.runs.manifest import member_entry
-from naevus.runs.run import USUAL_PART, WEIGHTS, dataset_of, read_oof
+from naevus.runs.run import WEIGHTS, read_oof
 from naevus.training.data import TrainingData
 from naevus.training.loop import load_network
 from naevus.training.optim import estimate_statistics

@@ -22,7 +22,7 @@ from naevus.inference.ensemble import refuse_faults
 from naevus.inference.segmenter import Segmenter
 from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
-from naevus.runs.run import crop_masks
+from naevus.runs.images import crop_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from naevus.evaluation.challenge.lint import Finding
-    from naevus.evaluation.comparison import Change, Comparison, Difference
+    from naevus.evaluation.comparison import Change, Comparison
     from naevus.evaluation.ensemble_selection import EnsembleScores
+    from naevus.evaluation.paired_tests import Difference
     from naevus.reports.document import Document
     from naevus.reports.document import Table as DocumentTable
     from naevus.types import Unit

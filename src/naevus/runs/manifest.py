@@ -18,7 +18,8 @@ from naevus.runs.evidence import (
     classification_entry,
     segmentation_entry,
 )
-from naevus.runs.run import USUAL_PART, Run, dataset_of
+from naevus.runs.images import USUAL_PART, dataset_of
+from naevus.runs.run import Run
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
 if TYPE_CHECKING:

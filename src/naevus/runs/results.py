@@ -27,10 +27,11 @@ from naevus.io.formats import read_json
 from naevus.io.progress import SILENT, warn_all
 from naevus.io.settings import read_toml
 from naevus.runs.comparison import read_out_of_fold, unit_of_results
+from naevus.runs.images import dataset_of
 from naevus.runs.manifest import prediction_command, training_command, trial_notes
 from naevus.runs.prediction_tables import read_predictions
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run
-from naevus.runs.run import Run, dataset_of, lesions_of, open_runs
+from naevus.runs.run import Run, lesions_of, open_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -13,7 +13,7 @@ import torch
 from naevus.images.geometry import resize
 from naevus.images.preprocess import ImageFiles
 from naevus.io.parallel import batches as split_batches
-from naevus.runs.run import masks_used
+from naevus.runs.images import masks_used
 from naevus.training.augment import Augmentation, rng_for
 
 UNKNOWN = -1

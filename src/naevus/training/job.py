@@ -10,8 +10,9 @@ from naevus.errors import RunError
 from naevus.io.extras import require
 from naevus.io.progress import SILENT
 from naevus.io.torchrun import speaks
+from naevus.runs.images import images_and_folds
 from naevus.runs.recipe import Recipe, load_recipe
-from naevus.runs.run import Run, images_and_folds
+from naevus.runs.run import Run
 from naevus.training.splits import check_splits
 from naevus.training.unused import refuse_unused
 

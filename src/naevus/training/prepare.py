@@ -17,8 +17,9 @@ from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.files import sha256_of, write_json, write_list
 from naevus.io.progress import SILENT, warn_all
+from naevus.runs.images import images_of_parts, load_for
 from naevus.runs.recipe import LESION
-from naevus.runs.run import WEIGHTS, Run, held, images_of_parts, load_for
+from naevus.runs.run import WEIGHTS, Run, held
 from naevus.training.data import ImageCopies
 from naevus.training.extension import continued, extend
 from naevus.training.parts import note_origins, origins_of

@@ -32,10 +32,10 @@ from naevus.io.files import write_bytes
 from naevus.io.progress import SILENT, warn_all
 from naevus.io.words import counted
 from naevus.reports.contact_sheet import Tile, contact_sheet
+from naevus.runs.images import select_images
 from naevus.runs.prediction_tables import read_predictions
 from naevus.runs.recipe import load_recipe
 from naevus.runs.results import evaluate_results, results_of_predictions, results_of_tables
-from naevus.runs.run import Run, select_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from naevus.datasets.folds import Folds
     from naevus.evaluation.intervals import Interval
     from naevus.io.progress import Reporter
+    from naevus.runs.run import Run
 
 # Small enough for two slow processors, large enough to learn from.
 _COMMON: dict[str, Any] = {

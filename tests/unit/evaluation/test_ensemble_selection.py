@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, recall_score
 
 from naevus.errors import DataError
-from naevus.evaluation.comparison import Difference
 from naevus.evaluation.ensemble_selection import (
     FoldOfMember,
     MemberVerdict,
@@ -24,6 +23,7 @@ from naevus.evaluation.ensemble_selection import (
 )
 from naevus.evaluation.intervals import Interval
 from naevus.evaluation.out_of_fold import probabilities
+from naevus.evaluation.paired_tests import Difference
 from naevus.taxonomy import ISIC2018
 from tests.helpers.tables import diagnoses, masks
 

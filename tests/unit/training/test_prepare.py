@@ -10,8 +10,9 @@ import pytest
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load
 from naevus.errors import NaevusError
+from naevus.runs.images import select_images
 from naevus.runs.recipe import load_recipe
-from naevus.runs.run import Run, select_images
+from naevus.runs.run import Run
 from naevus.training.data import TrainingData
 from naevus.training.prepare import start_run
 

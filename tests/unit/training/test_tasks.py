@@ -9,8 +9,8 @@ import torch
 
 from naevus.datasets.layouts import load
 from naevus.errors import DataError
+from naevus.runs.images import select_images
 from naevus.runs.recipe import LESION, MONITORED, Recipe
-from naevus.runs.run import select_images
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.data import UNKNOWN, BatchLoader, TrainingData
 from naevus.training.loop import load_network, save_tensors
