@@ -1,0 +1,92 @@
+"""What test-time augmentation and a second network gain for lesion masks, out of fold.
+
+    python benchmarks/mask_tta.py DATA --folds FOLDS.csv --bundles 'fold-{}.naevus' --fold 0 1 2 3 4
+
+Each image is segmented by the bundle of the fold that held out its lesion, with and without
+``--tta``; with ``--beside BUNDLE``, also together with this bundle, which must have held out the
+same fold. Differences are paired by image, with 95 % intervals by lesion.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from naevus.bundles.bundle import Bundle
+from naevus.datasets.folds import Folds
+from naevus.datasets.layouts import load
+from naevus.evaluation.intervals import mean_interval
+from naevus.evaluation.mask_metrics import compare_masks
+from naevus.images.maskfile import read_mask
+from naevus.images.read import read
+from naevus.inference.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def main() -> None:
+    """Print both scores of every way, and its gain over a single transform of one network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folds", type=Path, required=True)
+    parser.add_argument("--bundles", required=True, help="path with {} for the fold")
+    parser.add_argument("--fold", type=int, nargs="+", default=[0])
+    parser.add_argument("--tta", choices=["half-turn", "flips", "d4"], default="d4")
+    parser.add_argument("--beside", type=Path, help="another bundle that held out the fold")
+    options = parser.parse_args()
+    folds = Folds.read(options.folds)
+    paths = {
+        row.image_id: (row.path, row.mask_path)
+        for row in load(options.data).rows()
+        if row.path is not None and row.mask_path is not None
+    }
+    groups = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
+    scores = []
+    for fold in options.fold:
+        ways = segmenters(Path(options.bundles.format(fold)), options.beside, options.tta)
+        for image_id in sorted(folds.held_out(fold) & paths.keys()):
+            path, mask_path = paths[image_id]
+            truth, image = read_mask(mask_path), read(path)
+            for name, segmenter in ways.items():
+                score = compare_masks(truth, segmenter.mask(image))
+                scores.append((image_id, name, score.jaccard, score.thresholded_jaccard))
+    table = pd.DataFrame(scores, columns=["image_id", "way", "mean", "thresholded"])
+    print(f"{table['image_id'].nunique():,} images\n")
+    print("| | mean Jaccard | gain, points | thresholded | gain, points |\n|---|---|---|---|---|")
+    by_way = {
+        str(way): part.set_index("image_id") for way, part in table.groupby("way", sort=False)
+    }
+    first = next(iter(by_way.values()))
+    lesions = [groups[image_id] for image_id in first.index]
+    for way, part in by_way.items():
+        cells = [way]
+        for column in ("mean", "thresholded"):
+            gain = 100 * (part[column] - first[column]).to_numpy()
+            cells.append(interval(part[column].to_numpy(), lesions, 3))
+            cells.append(interval(gain, lesions, 1) if gain.any() else "")
+        print("| " + " | ".join(cells) + " |")
+
+
+def segmenters(bundle: Path, beside: Path | None, tta: str) -> dict[str, Segmenter]:
+    """Load every way to segment: the network alone, with TTA, and with another network."""
+    own = [Bundle.read(bundle)]
+    ways = {"1": Segmenter(own), tta: Segmenter(own, tta=tta)}  # type: ignore[arg-type]
+    if beside is not None:
+        both = [*own, Bundle.read(beside)]
+        ways["two networks"] = Segmenter(both)
+        ways[f"two networks, {tta}"] = Segmenter(both, tta=tta)  # type: ignore[arg-type]
+    return ways
+
+
+def interval(values: NDArray[Any], lesions: list[str], digits: int) -> str:
+    """Write a mean with its interval."""
+    value, low, high = mean_interval(values, lesions)
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
