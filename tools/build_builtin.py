@@ -54,7 +54,8 @@ from naevus.types import Precision, Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from naevus.bundles.spec import Member, StorageCost
+    from naevus.bundles.figures import StorageCost
+    from naevus.bundles.spec import Member
     from naevus.datasets.dataset import Dataset, Record
 
 LARGEST: Final = 45_000_000

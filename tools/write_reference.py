@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import naevus
-from naevus.bundles import spec
+from naevus.bundles import figures, spec
 from naevus.datasets.layouts import LAYOUTS, labels
 from naevus.datasets.layouts import values as readers
 from naevus.datasets.layouts.images import SPLIT_WORDS
@@ -113,11 +113,9 @@ def bundle() -> str:
     """List the keys of ``bundle.json``, the whole file first."""
     models = [
         model
-        for module in (spec,)
+        for module in (spec, figures)
         for value in reversed(vars(module).values())
-        if (model := _model(value))
-        and value.__module__ == module.__name__
-        and value is not spec.Section
+        if (model := _model(value)) and value.__module__ == module.__name__
     ]
     parts = []
     for model in models:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from naevus.inference.prediction import Prediction, to_frame
     from naevus.inference.predictor import Predictor, load
     from naevus.runs.comparison import compare_runs as compare
+    from naevus.runs.evaluate import evaluate_folders as evaluate
     from naevus.runs.recipe import Recipe, load_recipe
-    from naevus.runs.results import evaluate_folders as evaluate
     from naevus.runs.run import Run
     from naevus.taxonomy import TAXONOMIES, Taxonomy
     from naevus.training.callbacks import Callback
@@ -103,7 +103,7 @@ _HOMES: Final = {
     "Run": "naevus.runs.run:Run",
     "Taxonomy": "naevus.taxonomy:Taxonomy",
     "compare": "naevus.runs.comparison:compare_runs",
-    "evaluate": "naevus.runs.results:evaluate_folders",
+    "evaluate": "naevus.runs.evaluate:evaluate_folders",
     "load": "naevus.inference.predictor:load",
     "load_dataset": "naevus.datasets.layouts:load",
     "load_recipe": "naevus.runs.recipe:load_recipe",

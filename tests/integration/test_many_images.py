@@ -27,8 +27,9 @@ from naevus.inference.options import OutputOptions
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.io.files import nested, stored
+from naevus.runs.evaluate import evaluate_results
 from naevus.runs.images import masks_used
-from naevus.runs.results import evaluate_results, results_of_predictions
+from naevus.runs.results import results_of_predictions
 from tests.helpers.onnx_graphs import (
     attributes_bundle,
     classification_bundle,

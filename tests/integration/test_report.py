@@ -21,7 +21,8 @@ from naevus.images.maskfile import read_mask
 from naevus.images.read import write_png
 from naevus.io.files import write_json
 from naevus.reports.report import make_report
-from naevus.runs.results import evaluate_results, results_of_run
+from naevus.runs.evaluate import evaluate_results
+from naevus.runs.results import results_of_run
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:

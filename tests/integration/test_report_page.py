@@ -33,10 +33,8 @@ from naevus.reports.gallery import (
 )
 from naevus.reports.html import write_report
 from naevus.reports.report import make_report
-from naevus.runs.results import (
-    evaluate_results,
-    results_of_predictions,
-)
+from naevus.runs.evaluate import evaluate_results
+from naevus.runs.results import results_of_predictions
 from naevus.taxonomy import BINARY, ISIC2018
 from tests.helpers.html_page import HtmlPage
 from tests.helpers.onnx_graphs import classification_bundle

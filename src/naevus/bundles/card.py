@@ -11,19 +11,21 @@ from naevus.taxonomy import ATTRIBUTES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from naevus.bundles.spec import (
-        AttributesSpec,
-        BundleSpec,
+    from naevus.bundles.figures import (
         ClassFigures,
-        ClassifierSpec,
-        ConformalSpec,
         Figure,
-        Member,
-        PatientSpec,
         ScoreSpec,
         StorageCost,
         StorageRefusal,
         SubgroupFigures,
+    )
+    from naevus.bundles.spec import (
+        AttributesSpec,
+        BundleSpec,
+        ClassifierSpec,
+        ConformalSpec,
+        Member,
+        PatientSpec,
         TrainingData,
     )
     from naevus.types import CropMode

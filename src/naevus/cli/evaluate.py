@@ -150,8 +150,9 @@ def report(
     from naevus.reports.html import write_report
     from naevus.reports.report import make_report
     from naevus.reports.terminal import CHIEF, document_lines
+    from naevus.runs.evaluate import evaluate_results
     from naevus.runs.predictions import is_run
-    from naevus.runs.results import evaluate_results, ground_truth
+    from naevus.runs.results import ground_truth
 
     of_run = is_run(results)
     if not of_run and data is None:
@@ -292,8 +293,8 @@ def evaluate(
     there; for tables name it with --data. Otherwise the groups of the folds are taken as lesions.
     """
     from naevus.io.files import write_json
+    from naevus.runs.evaluate import evaluate_folders
     from naevus.runs.predictions import is_run
-    from naevus.runs.results import evaluate_folders
 
     own = {"--benign": benign, "--taxonomy": taxonomy != "auto",
            "--image-type": image_type != "auto", "--part": part, "--split": split}  # fmt: skip
@@ -330,7 +331,8 @@ def evaluate(
 
 def _of_copies(folders: Sequence[Path], copies: Path, *, allow_missing: bool) -> list[Evaluation]:
     """Return the evaluation of runs on the images that have copies, and on the copies."""
-    from naevus.runs.results import evaluate_reported, results_of_tables
+    from naevus.runs.evaluate import evaluate_reported
+    from naevus.runs.results import results_of_tables
     from naevus.runs.run import open_runs
 
     runs = open_runs(folders, allow_missing=allow_missing, reporter=reporter)

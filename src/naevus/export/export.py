@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.spec import Recommendation
+    from naevus.bundles.figures import Recommendation
     from naevus.export.members import TaskMembers, TrainedMember
     from naevus.runs.run import Run
     from naevus.types import Storage

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, get_args
 import pandas as pd
 
 from naevus.bundles.bundle import write_bundle
-from naevus.bundles.spec import BundleSpec, Figure, Recommendation, StorageCost, StorageRefusal
+from naevus.bundles.figures import Figure, Recommendation, StorageCost, StorageRefusal
+from naevus.bundles.spec import BundleSpec
 from naevus.errors import DataError
 from naevus.evaluation.comparison import compare
 from naevus.evaluation.out_of_fold import combined, taxonomy_of

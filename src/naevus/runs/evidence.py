@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from naevus.bundles.spec import ClassFigures, Figure, PatientSpec, ScoreSpec, SubgroupFigures
+from naevus.bundles.figures import ClassFigures, Figure, ScoreSpec, SubgroupFigures
+from naevus.bundles.spec import PatientSpec
 from naevus.errors import DataError
 from naevus.evaluation.attributes import AttributesEvaluation
 from naevus.evaluation.bootstrap import repeatable

@@ -32,10 +32,11 @@ from naevus.io.files import write_bytes
 from naevus.io.progress import SILENT, warn_all
 from naevus.io.words import counted
 from naevus.reports.contact_sheet import Tile, contact_sheet
+from naevus.runs.evaluate import evaluate_results
 from naevus.runs.images import select_images
 from naevus.runs.prediction_tables import read_predictions
 from naevus.runs.recipe import load_recipe
-from naevus.runs.results import evaluate_results, results_of_predictions, results_of_tables
+from naevus.runs.results import results_of_predictions, results_of_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,9 @@ from naevus.io.formats import read_json
 from naevus.io.progress import SILENT
 from naevus.reports.report import evaluation_document
 from naevus.runs.environment import MACHINE, environment
+from naevus.runs.evaluate import evaluate_results
 from naevus.runs.recipe_tables import HASHED
-from naevus.runs.results import evaluate_results, results_of_tables
+from naevus.runs.results import results_of_tables
 from naevus.runs.run import WEIGHTS, Run, read_oof
 from naevus.training.job import train
 

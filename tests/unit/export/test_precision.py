@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from naevus.bundles.spec import Figure, StorageCost
+from naevus.bundles.figures import Figure, StorageCost
 from naevus.export import precision
 from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
 from naevus.export.precision import REFERENCE, Variant, choose, variants

@@ -13,10 +13,8 @@ from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.priors import rebalance
 from naevus.reports.html import write_report
 from naevus.reports.report import make_report
-from naevus.runs.results import (
-    Results,
-    evaluate_results,
-)
+from naevus.runs.evaluate import evaluate_results
+from naevus.runs.results import Results
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
