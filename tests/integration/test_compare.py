@@ -55,6 +55,13 @@ def test_tables_list_changed_decisions(tables: tuple[Path, Path]) -> None:
         assert word in result.stdout
 
 
+def test_predictions_are_to_be_evaluated_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "predictions.parquet").touch()
+    error = call(tmp_path, tmp_path).exception
+    assert isinstance(error, RunError)
+    assert f"naevus evaluate {tmp_path} --data DATA" in str(error)
+
+
 def test_json_contains_the_whole_comparison(tables: tuple[Path, Path]) -> None:
     answer = json.loads(call(*tables, "--allow-missing", "--json").stdout)
     assert answer["images"] == 220

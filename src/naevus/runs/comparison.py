@@ -80,6 +80,11 @@ def out_of_fold_table(
         return open_run(path, allow_missing=allow_missing, reporter=reporter).predictions()
     if not path.exists():
         raise RunError(f"{path} does not exist", "name the --out of `naevus train`")
+    if (path / "predictions.parquet").exists():
+        raise RunError(
+            f"{path}: predictions of given bundles cannot be compared, only runs and their tables",
+            f"evaluate each: naevus evaluate {path} --data DATA",
+        )
     if not path.is_file():
         raise RunError(f"{path}: is neither a run nor a table", "name the --out of `naevus train`")
     return read_out_of_fold(path)
