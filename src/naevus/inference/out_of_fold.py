@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.datasets.sources import ImagesById
-    from naevus.inference.engines import EngineName
     from naevus.io.progress import Reporter
     from naevus.runs.run import Run
     from naevus.types import TTA, Precision
@@ -84,8 +83,6 @@ def oof_scores(
     sources: Sequence[tuple[str, Path, Path]],
     *,
     out: Path | None = None,
-    tta: TTA = "none",
-    engine: EngineName = "openvino",
     threads: int | None = None,
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
@@ -96,8 +93,6 @@ def oof_scores(
         bundle: The bundle.
         sources: Ids, image files and ground truth mask files.
         out: Folder for the predicted masks at the images' sizes; None: do not write them.
-        tta: The TTA mode.
-        engine: The inference engine.
         threads: Threads for the engine and for decoding.
         precision: Precision of the computation.
         progress: Called with (done, total) images.
@@ -109,7 +104,7 @@ def oof_scores(
     Raises:
         BundleError: The network's output for an image is invalid.
     """
-    segmenter = Segmenter(bundle, tta=tta, engine=engine, threads=threads, precision=precision)
+    segmenter = Segmenter(bundle, threads=threads, precision=precision)
     files = {image_id: (path, truth) for image_id, path, truth in sources}
     contours: dict[str, MaskComparison] = {}
 
@@ -133,7 +128,6 @@ def oof_attributes(
     sources: Sequence[tuple[str, Path, Mapping[str, Path]]],
     *,
     tta: TTA = "none",
-    engine: EngineName = "openvino",
     threads: int | None = None,
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
@@ -144,7 +138,6 @@ def oof_attributes(
         bundle: The bundle.
         sources: Ids, image files, and the ground truth mask file of each attribute.
         tta: The TTA mode.
-        engine: The inference engine.
         threads: Threads for the engine and for decoding.
         precision: Precision of the computation.
         progress: Called with (done, total) images.
@@ -156,14 +149,7 @@ def oof_attributes(
     Raises:
         BundleError: The network's output for an image is invalid.
     """
-    segmenter = Segmenter(
-        (),
-        attributes=[bundle],
-        tta=tta,
-        engine=engine,
-        threads=threads,
-        precision=precision,
-    )
+    segmenter = Segmenter((), attributes=[bundle], tta=tta, threads=threads, precision=precision)
     files = {image_id: (path, truths) for image_id, path, truths in sources}
     rows: dict[str, dict[str, Any]] = {}
 
@@ -188,7 +174,6 @@ def oof_logits(
     ids: Sequence[str],
     *,
     tta: TTA = "none",
-    engine: EngineName = "openvino",
     threads: int | None = None,
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
@@ -200,7 +185,6 @@ def oof_logits(
         images: Cached inputs by id, in the bundle's crop mode, of any size.
         ids: The images to predict.
         tta: The TTA mode.
-        engine: The inference engine.
         threads: Threads for the engine.
         precision: Precision of the computation.
         progress: Called with (done, total) images.
@@ -211,7 +195,7 @@ def oof_logits(
     Raises:
         BundleError: The network's output for an image is invalid.
     """
-    classifier = Classifier(bundle, tta=tta, engine=engine, threads=threads, precision=precision)
+    classifier = Classifier(bundle, tta=tta, threads=threads, precision=precision)
     ordered = sorted(ids)
     found = np.empty((len(ordered), len(classifier.classes)), np.float32)
     done = 0

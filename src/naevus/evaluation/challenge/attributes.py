@@ -8,13 +8,9 @@ import numpy as np
 
 from naevus.errors import SubmissionError
 from naevus.evaluation.challenge.segmentation import (
-    FOREGROUND_ABOVE,
     files_in,
-    grey_values,
     number_of,
-    size_text,
-    the_one,
-    true_mask,
+    read_pair,
 )
 from naevus.taxonomy import ATTRIBUTES
 
@@ -86,15 +82,8 @@ def score_attributes(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     sums = {attribute: np.zeros(3) for attribute in ATTRIBUTES}
     for number, attribute, truth_path in true_attributes(truth_dir):
         files = matching_attribute(number, attribute, candidates)
-        path = the_one(files, truth_path, f"ISIC_{number}_attribute_{attribute}.png")
-        truth, prediction = true_mask(truth_path), grey_values(path)
-        if truth.shape != prediction.shape:
-            raise SubmissionError(
-                f"{path}: has {size_text(prediction.shape)} pixels; "
-                f"expected {size_text(truth.shape)}",
-                "resize each mask to the size of its image",
-            )
-        sums[attribute] += _fractions(truth, prediction > FOREGROUND_ABOVE)
+        name = f"ISIC_{number}_attribute_{attribute}.png"
+        sums[attribute] += _fractions(*read_pair(files, truth_path, name))
     scores = {attribute: _overlap(*parts) for attribute, parts in sums.items()}
     scores["micro_average"] = _overlap(*np.sum(list(sums.values()), axis=0))
     return {**scores, "overall": scores["micro_average"]["jaccard"]}

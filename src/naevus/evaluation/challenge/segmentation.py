@@ -144,15 +144,8 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     scores = []
     for number, truth_path in truth_files(truth_dir):
         files = matching(number, candidates)
-        path = the_one(files, truth_path, f"ISIC_{number}_segmentation.png")
-        truth, prediction = true_mask(truth_path), grey_values(path)
-        if truth.shape != prediction.shape:
-            raise SubmissionError(
-                f"{path}: has {size_text(prediction.shape)} pixels; "
-                f"expected {size_text(truth.shape)}",
-                "resize each mask to the size of its image",
-            )
-        scores.append(compare_masks(truth, prediction > FOREGROUND_ABOVE))
+        pair = read_pair(files, truth_path, f"ISIC_{number}_segmentation.png")
+        scores.append(compare_masks(*pair))
     means = dict(zip(MaskScore._fields, np.mean(scores, axis=0).tolist(), strict=True))
     return {
         "overall": means["thresholded_jaccard"],
@@ -161,17 +154,31 @@ def score_segmentation(truth_dir: Path, prediction_dir: Path) -> dict[str, Any]:
     }
 
 
-def the_one(found: list[Path], truth_path: Path, name: str) -> Path:
-    """Return the only file that matches a ground-truth mask.
+def read_pair(
+    found: list[Path], truth_path: Path, name: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Read a ground-truth mask and the only submitted mask that matches it.
 
     Args:
         found: The matching files.
         truth_path: The ground-truth mask.
-        name: The name that the file should have.
+        name: The name that the submitted mask should have.
 
     Raises:
-        SubmissionError: There are none or several.
+        SubmissionError: There is no match or several, a mask cannot be read, or the sizes differ.
     """
+    path = _the_one(found, truth_path, name)
+    truth, prediction = true_mask(truth_path), grey_values(path)
+    if truth.shape != prediction.shape:
+        raise SubmissionError(
+            f"{path}: has {size_text(prediction.shape)} pixels; expected {size_text(truth.shape)}",
+            "resize each mask to the size of its image",
+        )
+    return truth, prediction > FOREGROUND_ABOVE
+
+
+def _the_one(found: list[Path], truth_path: Path, name: str) -> Path:
+    """Return the only file that matches a ground-truth mask."""
     if not found:
         raise SubmissionError(
             f"no matching submission for {truth_path.name}", f"write a mask {name}"
