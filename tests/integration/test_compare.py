@@ -43,7 +43,7 @@ def tables(tmp_path: Path) -> tuple[Path, Path]:
 def test_tables_list_changed_decisions(tables: tuple[Path, Path]) -> None:
     error = call(*tables).exception
     assert isinstance(error, DataError)
-    assert "20 images have no prediction in" in str(error)
+    assert "b.parquet have 220 images in common: 20 images have no prediction in" in str(error)
     assert "--allow-missing" in str(error)
     result = call(*tables, "--allow-missing")
     assert result.exit_code == 0, result.output
@@ -60,6 +60,17 @@ def test_predictions_are_to_be_evaluated_one_by_one(tmp_path: Path) -> None:
     error = call(tmp_path, tmp_path).exception
     assert isinstance(error, RunError)
     assert f"naevus evaluate {tmp_path} --data DATA" in str(error)
+
+
+def test_other_folds_are_noted(tables: tuple[Path, Path]) -> None:
+    for path, folds in zip(tables, (5, 4), strict=True):
+        table = diagnoses(1.0)
+        groups = [int(each[1:]) for each in table["group_id"]]
+        table.assign(fold=[each % folds for each in groups]).to_parquet(path)
+    output = call(*tables).stdout
+    assert "240 images of 120 lesions are in both" in output
+    assert "note: the folds of A and B differ" in output
+    assert "the folds of A and B differ" not in call(tables[0], tables[0]).stdout
 
 
 def test_json_contains_the_whole_comparison(tables: tuple[Path, Path]) -> None:

@@ -21,7 +21,7 @@ from naevus.evaluation.paired_tests import (
     paired_difference,
     pooled_difference,
 )
-from naevus.evaluation.tables import AGREED, check_finite, in_common, numbers_of
+from naevus.evaluation.tables import AGREED, check_finite, in_common, numbers_of, same_folds
 from naevus.io.figures import interval_figure
 from naevus.io.files import plain
 from naevus.taxonomy import ATTRIBUTES
@@ -70,6 +70,8 @@ class Comparison:
     """Images with another predicted class, or a Jaccard index on the other side of 0.65."""
     unit: Unit = "lesion"
     """What the groups are."""
+    same_folds: bool = True
+    """Whether the folds of both divide the images in the same way, as far as they are known."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -90,7 +92,10 @@ class Comparison:
         return {
             **{
                 name: getattr(self, name)
-                for name in ("task", "a", "b", "images", "groups", "unit", "only_a", "only_b")
+                for name in (
+                    *("task", "a", "b", "images", "groups", "unit", "only_a", "only_b"),
+                    "same_folds",
+                )
             },
             "sentences": list(self.sentences),
             "differences": [plain(difference.to_dict()) for difference in self.differences],
@@ -172,6 +177,7 @@ def compare(
         groups=ours["group_id"].nunique(),
         only_a=len(a) - len(ours),
         only_b=len(b) - len(theirs),
+        same_folds=same_folds(ours, theirs),
         differences=differences,
         recalls=recalls,
         mcnemar=test,

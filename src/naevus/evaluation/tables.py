@@ -8,6 +8,7 @@ import numpy as np
 
 from naevus.errors import DataError
 from naevus.io.formats import is_kind
+from naevus.io.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -149,23 +150,46 @@ def in_common(
     each = [set(table["image_id"]) for table in tables]
     shared, every = set.intersection(*each), set.union(*each)
     if not shared:
-        raise DataError(f"{' and '.join(names)} have no image in common", _REMEDY)
+        described = (f"{name} ({_extent(one)})" for name, one in zip(names, tables, strict=True))
+        raise DataError(f"{' and '.join(described)} have no image in common", _REMEDY)
     absent = left_out(
         *(
             (f"images have no prediction in {name}", every - ids)
             for name, ids in zip(names, each, strict=True)
         )
     )
-    refuse_left_out(absent, " and ".join(names), allow_missing=allow_missing)
+    together = f"{' and '.join(names)} have {counted(len(shared), 'image')} in common"
+    refuse_left_out(absent, together, allow_missing=allow_missing)
     common = sorted(shared)
     first, *others = (table.set_index("image_id").loc[common].reset_index() for table in tables)
     for other, name in zip(others, names[1:], strict=True):
         for column, what in agreed.items():
             differ = first[column].astype(object) != other[column].astype(object)
             if differ.any():
+                example = first.loc[differ, "image_id"].iloc[0]
                 raise DataError(
-                    f"{int(differ.sum())} images have another {what} in {names[0]} than in "
-                    f"{name}, such as {first.loc[differ, 'image_id'].iloc[0]}",
+                    f"{int(differ.sum()):,} of the {len(common):,} images in common have another "
+                    f"{what} in {names[0]} than in {name}, such as {example}",
                     _REMEDY,
                 )
     return [first, *others]
+
+
+def _extent(table: pd.DataFrame) -> str:
+    """Return how many images a table has, and the folds that held them out, if it knows them."""
+    images = counted(len(table), "image")
+    if "fold" not in table.columns:
+        return images
+    folds = sorted(table["fold"].unique().tolist(), key=str)
+    return f"{images} of {'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, folds))}"
+
+
+def same_folds(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Return whether two tables of the same images, in one order, divide them in the same way.
+
+    Folds may have other numbers. Tables that do not know their folds count as the same.
+    """
+    if "fold" not in one.columns or "fold" not in other.columns:
+        return True
+    pairs = set(zip(one["fold"], other["fold"], strict=True))
+    return len(pairs) == one["fold"].nunique() == other["fold"].nunique()

@@ -140,6 +140,12 @@ def comparison_tables(found: Comparison) -> Iterable[RenderableType]:
     for name, count in (("A", found.only_a), ("B", found.only_b)):
         if count:
             yield Text(f"note: {count:,} more are only in {name} and left out", style="yellow")
+    if not found.same_folds:
+        yield Text(
+            "note: the folds of A and B differ: their networks were trained on other images, which "
+            "adds to the difference",
+            style="yellow",
+        )
     # Not by their paths, which the first lines give: sentences would be three lines long.
     yield Text("\n".join(one.sentence(unit=found.unit) for one in found.differences), style="bold")
     yield _differences("score", found.differences, found.unit)

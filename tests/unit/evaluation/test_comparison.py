@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,9 @@ from naevus.evaluation.labelled import oof_classified
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.taxonomy import ATTRIBUTES, BINARY
 from tests.helpers.tables import diagnoses, masks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def scores_of(table: pd.DataFrame) -> ClassificationScores:
@@ -155,7 +159,7 @@ def test_attributes_of_other_ground_truth_are_refused(column: str) -> None:
     a = attributes(0.3, 1)
     other = a.copy()
     other.loc[0, column] = "g9" if column == "group_id" else 999
-    with pytest.raises(DataError, match="images have another"):
+    with pytest.raises(DataError, match="images in common have another"):
         compare(a, other)
 
 
@@ -183,9 +187,11 @@ def test_results_of_different_kinds_are_refused() -> None:
     other = a.assign(diagnosis=a["diagnosis"].replace("NV", "BKL"))
     with pytest.raises(DataError, match=r"another diagnosis in A than in B, such as p\d+; name"):
         compare(a, other)
-    with pytest.raises(DataError, match="240 images have another group in A than in B"):
+    with pytest.raises(
+        DataError, match="240 of the 240 images in common have another group in A than in B"
+    ):
         compare(a, a.assign(group_id="x" + a["group_id"]))
-    with pytest.raises(DataError, match="240 images have another group"):
+    with pytest.raises(DataError, match="240 of the 240 images in common have another group"):
         compare(a, a.assign(group_id=None))
     with pytest.raises(DataError, match="no image in common"):
         compare(a, a.assign(image_id="q" + a["image_id"]))
@@ -220,3 +226,30 @@ def test_other_classes_are_refused() -> None:
         compare(*(a.rename(columns={"logit_MEL": "logit_MOLE"}),) * 2)
     with pytest.raises(DataError, match="unknown diagnosis 'XYZ'"):
         compare(*(a.assign(diagnosis="XYZ"),) * 2)
+
+
+@pytest.mark.parametrize(
+    ("renamed", "same"),
+    [(lambda n: n % 5, True), (lambda n: (n % 5 + 2) % 5, True), (lambda n: n % 4, False),
+     (lambda n: min(n % 5, 3), False)],
+    ids=["equal", "renumbered", "others", "joined"],
+)  # fmt: skip
+def test_other_folds_are_said_not_refused(renamed: Callable[[int], int], same: bool) -> None:
+    a, b = diagnoses(1.0), diagnoses(4.0)
+    groups = [int(each[1:]) for each in a["group_id"]]
+    ours = a.assign(fold=[each % 5 for each in groups])
+    theirs = b.assign(fold=[renamed(each) for each in groups])
+    assert compare(ours, theirs).same_folds is same
+    assert compare(ours, b).same_folds, "a table without folds cannot tell"
+    assert compare(ours, theirs).to_dict()["same_folds"] is same
+
+
+def test_tables_without_common_images_are_described() -> None:
+    a = diagnoses(1.0).assign(fold=[0] * 120 + [2] * 120)
+    b = diagnoses(1.0).iloc[:2].assign(image_id=["x", "y"], fold=1)
+    with pytest.raises(DataError) as caught:
+        compare(a, b, ("runs/a", "runs/b"))
+    assert str(caught.value) == (
+        "runs/a (240 images of folds 0, 2) and runs/b (2 images of fold 1) have no image in "
+        "common; name runs over the same data and folds"
+    )

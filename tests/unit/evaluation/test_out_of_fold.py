@@ -162,7 +162,9 @@ def test_combined_runs_equal_an_ensemble() -> None:
         np.testing.assert_allclose(balanced[row], found.balanced[0], atol=1e-6)
     assert combined([one], BINARY) is one
     strange = other.assign(image_id=other["image_id"] + "x")
-    with pytest.raises(DataError, match="run 1 and run 2 have no image in common"):
+    with pytest.raises(
+        DataError, match=r"run 1 \(\d+ images.*\) and run 2 \(.*\) have no image in common"
+    ):
         combined([one, strange], BINARY)
     with pytest.raises(DataError, match="1 image has no prediction in run 2: p03"):
         combined([one, other], BINARY)

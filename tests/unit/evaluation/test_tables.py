@@ -48,7 +48,8 @@ def contours(count: int = 40) -> pd.DataFrame:
 def test_images_of_one_table_alone_are_an_error_unless_allowed() -> None:
     one, other = predictions(), predictions(seed=1).iloc[3:]
     with pytest.raises(
-        DataError, match=r"^A and B: 3 images have no prediction in B, such as i000"
+        DataError,
+        match=r"^A and B have \d+ images in common: 3 images have no prediction in B, such as i000",
     ):
         compare(one, other)
     found = compare(one, other, allow_missing=True)
