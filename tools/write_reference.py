@@ -42,13 +42,23 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from signatures import stubs
+
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
+API: Final = DOCS / "reference" / "api"
 MARKER: Final = re.compile(r"^<!-- generated: (\w+)([^\n]*?) -->$", re.MULTILINE)
 END: Final = "<!-- end of generated -->"
 BLOCK: Final = re.compile(rf"{MARKER.pattern}\n(?:.*?\n)??{END}", re.MULTILINE | re.DOTALL)
 _EXAMPLES = re.compile(r"^(?:Examples:\n)?((?:  naevus .+\n)+)", re.MULTILINE)
 _EVERYWHERE = re.compile(r"^\* `--(?:help|install-completion|show-completion)`.*\n", re.MULTILINE)
+_NO_OPTIONS = re.compile(r"^\*\*Options\*\*:\n\n+(?=\*\*|##|\Z)", re.MULTILINE)
+_COMMAND = re.compile(r"^##+ `(naevus [^`]+)`\n\n(.+)$", re.MULTILINE)
+_GROUPS = re.compile(
+    r"^## `(naevus \S+)`\n(?:(?!^##).*\n)*?\*\*Commands\*\*:\n\n((?:\* .+\n)+)", re.MULTILINE
+)
 _ATTRIBUTE = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
@@ -92,7 +102,19 @@ def commands() -> str:
         [sys.executable, "-m", *words], check=True, capture_output=True, text=True
     ).stdout
     output = _EXAMPLES.sub(_as_code, _EVERYWHERE.sub("", output))
-    return html.unescape(output[output.index("## `naevus") :])
+    output = html.unescape(output[output.index("## `naevus") :])
+    output = _NO_OPTIONS.sub("", output)
+    first_lines = {each[1]: each[2] for each in _COMMAND.finditer(output)}
+    return _GROUPS.sub(lambda group: _listing(group, first_lines), output)
+
+
+def _listing(group: re.Match[str], first_lines: Mapping[str, str]) -> str:
+    """Return the commands of a group, with links; Typer cuts their descriptions."""
+    rows = []
+    for name in re.findall(r"^\* `(\S+)`", group[2], re.MULTILINE):
+        command = f"{group[1]} {name}"
+        rows.append(f"* [`{name}`](#{command.replace(' ', '-')}): {first_lines[command]}")
+    return group[0].replace(group[2], "\n".join(rows) + "\n")
 
 
 def _as_code(examples: re.Match[str]) -> str:
@@ -153,13 +175,13 @@ def package(name: str) -> str:
 
 
 def module(name: str) -> str:
-    """List the public names of a module; the site documents each, see docs/extensions/api.py."""
+    """Show the signatures of a module; the site documents more, see docs/extensions/api.py."""
     there = import_module(name)
     about = (inspect.getdoc(there) or "").partition("\n\n")[0].replace("\n", " ")
-    rows = [(f"`{label}`", _first_line(thing)) for label, thing in _offered(there)]
-    parts = [f"## {name}", about]
-    parts += [_table(("name", "description"), rows)] if rows else []
-    return "\n\n".join([*parts, f"<!-- api: {name} -->"])
+    shown = stubs([thing for _, thing in _offered(there)], name)
+    code = [f"```python\n{shown}\n```"] if shown else []
+    parts = [f"## {name}", about, f"<!-- api: {name} -->", *code, "<!-- end of api -->"]
+    return "\n\n".join(parts)
 
 
 def _offered(there: ModuleType) -> Iterator[tuple[str, Any]]:
@@ -184,8 +206,20 @@ def exports() -> str:
     for name in naevus.__all__:
         thing = getattr(naevus, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
-            rows.append((f"`naevus.{name}`", _first_line(thing), f"`{thing.__module__}`"))
+            rows.append((f"`naevus.{name}`", _first_line(thing), _linked(thing.__module__)))
     return _table(("name", "description", "defined in"), rows)
+
+
+def _linked(name: str) -> str:
+    """Return a link to a module on the pages of the API."""
+    package = name.split(".")[1]
+    wanted = f"generated: module {name} -->", f"generated: package {package} -->"
+    pages = {page.name: page.read_text(encoding="utf-8") for page in API.glob("*.md")}
+    found = [each for marker in wanted for each, text in pages.items() if marker in text]
+    if not found:
+        raise SystemExit(f"no page below {API} documents {name}")
+    page = "" if found[0] == "index.md" else found[0]
+    return f"[`{name}`]({page}#{name.replace('.', '')})"
 
 
 def layouts() -> str:
@@ -277,7 +311,7 @@ def spellings() -> str:
         (
             f"`{code}`",
             ", ".join(names),
-            ", ".join(f"{begin}…" for begin, its in labels.BEGINNINGS if its == code),
+            ", ".join(f"{begin}…" for begin, its in labels.BEGINNINGS if its == code) or "–",
         )
         for code, names in labels.NAMES.items()
     ]
@@ -363,7 +397,9 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "(required)"
-    return "" if value is None or isinstance(value, BaseModel) else f"`{json.dumps(value)}`"
+    if isinstance(value, BaseModel):
+        return f"that of {type(value).__name__}"
+    return "none" if value is None else f"`{json.dumps(value)}`"
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:

@@ -1,7 +1,7 @@
 """Document modules from their docstrings, without Python's own remarks on named tuples.
 
-A line ``<!-- api: MODULE -->`` in a page becomes the documentation of that module on the site.
-The table above it, by ``tools/write_reference.py``, is for readers of the Markdown. A comment that
+From ``<!-- api: MODULE -->`` to ``<!-- end of api -->`` a page shows the signatures of a module, by
+``tools/write_reference.py``; on the site, its whole documentation takes their place. A comment that
 begins with ``<!-- toctree: CAPTION`` and lists pages becomes a part of the site's contents.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-_MARKER = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
+_MARKER = re.compile(r"^<!-- api: ([\w.]+) -->$.*?^<!-- end of api -->$", re.MULTILINE | re.DOTALL)
 _CONTENTS = re.compile(r"^<!-- toctree: (.+)\n((?:.+\n)+?)-->$", re.MULTILINE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -44,7 +45,13 @@ def faults(text: str, page: Path, anchor_of: Callable[[str], str]) -> list[str]:
         page: Its file, from which links lead on.
         anchor_of: Returns the anchor that a forge gives the text of a heading.
     """
-    return [*_words(text), *_holes(text), *_links(text, page, anchor_of)]
+    return [
+        *_words(text),
+        *_holes(text),
+        *_cells(text),
+        *_cuts(text),
+        *_links(text, page, anchor_of),
+    ]
 
 
 def _words(text: str) -> Iterator[str]:
@@ -59,6 +66,8 @@ def _words(text: str) -> Iterator[str]:
 def _holes(text: str) -> Iterator[str]:
     for block in re.findall(r"<!-- generated: ([^>]+) -->\s*<!-- end of generated -->", text):
         yield f"an empty generated block: {block}"
+    for module in re.findall(r"<!-- api: (\S+) -->(?!\s*```python\n(?!```))", text):
+        yield f"a module without signatures: {module}"
     shown = _COMMENT.sub("", text)
     code = [match.span() for match in _FENCED.finditer(shown)]
     headings = [
@@ -72,6 +81,33 @@ def _holes(text: str) -> Iterator[str]:
         deeper = following is not None and len(following[1]) > len(heading[1])
         if not shown[heading.end() : end].strip() and not deeper:
             yield f"a heading without content: {heading[2]}"
+
+
+_ROW = re.compile(r"^\|(.*)\|[ \t]*$")
+_RULE = re.compile(r"^\|[\s:|-]+\|[ \t]*$")
+_LABEL = re.compile(r"^\*\*([^*\n]+)\*\*:?[ \t]*\n+(?=\*\*[^*\n]+\*\*|#|\Z)", re.MULTILINE)
+_CUT = re.compile(r"^(?:[*-] .*|\|.*?)?[\w`),](?:\.\.\.|…)(?=[ \t]*(?:$|\|))", re.MULTILINE)
+
+
+def _cells(text: str) -> Iterator[str]:
+    """Yield empty cells; those of headings, and row labels that stand for several rows, may be."""
+    lines = _FENCED.sub("", _COMMENT.sub("", text)).splitlines()
+    for line, following in pairwise([*lines, ""]):
+        row = _ROW.match(line)
+        if row is None or _RULE.match(line) or _RULE.match(following):
+            continue
+        cells = re.split(r"(?<!\\)\|", row[1])
+        if not all(each.strip() for each in cells[1:]):
+            yield f"an empty cell: {line}"
+
+
+def _cuts(text: str) -> Iterator[str]:
+    """Yield labels with nothing below them, and list items and cells that end in an ellipsis."""
+    shown = _FENCED.sub("```", _COMMENT.sub("", text))
+    for label in _LABEL.finditer(shown):
+        yield f"a label without content: {label[1]}"
+    for cut in _CUT.finditer(shown):
+        yield f"a cut sentence: {cut[0]}"
 
 
 def _links(text: str, page: Path, anchor_of: Callable[[str], str]) -> Iterator[str]:

@@ -234,6 +234,8 @@ def test_python_on_a_page_compiles_and_uses_public_names(page: Path) -> None:
     assert blocks
     for block in blocks:
         compile(block, str(page), "exec")
+        if page.parent.name == "api":  # signatures, not programs
+            continue
         for name in re.findall(r"\bnaevus\.(\w+)", block):
             assert hasattr(naevus, name), f"{page.name}: naevus.{name}"
 
@@ -281,6 +283,18 @@ def test_a_page_reads_whole_where_it_lies(page: Path, links: ModuleType) -> None
         ("<!-- generated: flags -->\n\n<!-- end of generated -->", "an empty generated block"),
         ("# A\n\n## B\n\n## C\n\nText.", "a heading without content: B"),
         ("# A\n\nText.\n\n## Results\n\n<!-- later -->\n", "a heading without content: Results"),
+        ("Text.\n\n<!-- api: naevus.a -->", "a module without signatures: naevus.a"),
+        ("<!-- api: naevus.a -->\n\n<!-- end of api -->", "a module without signatures"),
+        ("<!-- api: a.b -->\n\n```python\n```\n\n<!-- end of api -->", "a module without sig"),
+        ("| a | b |\n|---|---|\n| c |  |", "an empty cell: | c |  |"),
+        ("| a | b | c |\n|---|---|---|\n| d | | e |", "an empty cell"),
+        ("| a | b |\n|---|---|\n| c | d |\n| e | |", "an empty cell: | e | |"),
+        ("# A\n\n**Options**:\n\n**Commands**:\n\n* `a`: b.", "a label without content: Options"),
+        ("# A\n\nText.\n\n**Options**:\n\n## B\n\nText.", "a label without content: Options"),
+        ("# A\n\nText.\n\n**Options**:\n", "a label without content: Options"),
+        ("* `check`: Find damaged files,...", "a cut sentence: * `check`: Find damaged files,..."),
+        ("* `split`: Split the training images into…", "a cut sentence"),
+        ("| a | b |\n|---|---|\n| `Run` | A folder: `run.toml`, `fold-k/`... |", "a cut sentence"),
         ("[gone](absent.md)", "a link to nothing: absent.md"),
         ("![gone](images/absent.png)", "a link to nothing: images/absent.png"),
         ("[root](/docs/index.md)", "a link to nothing: /docs/index.md"),
@@ -307,6 +321,11 @@ def test_what_a_forge_cannot_show_is_found(
         "Masks are in `{folder}/masks`, sets such as {MEL, NV}.",
         "[a site](https://challenge.isic-archive.com/)",
         '```json\n{"a": {"b": 1}}\n```',
+        "| | b |\n|---|---|\n| c | d |\n| | e |",
+        "| a | b |\n|---|---|\n| `x \\| y` | – |",
+        "<!-- api: a.b -->\n\n```python\ndef f() -> None: ...\n```\n\n<!-- end of api -->",
+        "**Options**:\n\n* `--out`: Where.\n\n**Note.** Text.\n\n**A**\n\nText.",
+        "```console\n$ naevus predict [IMAGES]...\n```\n\nThe file is `fold-k/...`.",
     ],
 )
 def test_what_a_forge_shows_is_left_alone(tmp_path: Path, links: ModuleType, text: str) -> None:

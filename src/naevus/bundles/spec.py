@@ -75,7 +75,14 @@ class ClassifierMember(Member):
 
 
 class PostprocessingSpec(Section):
-    """Settings that turn lesion probabilities into a mask (``images.masks.Postprocessing``)."""
+    """Settings that turn lesion probabilities into a mask (``images.masks.Postprocessing``).
+
+    Attributes:
+        threshold: The probability above which a pixel belongs to the lesion.
+        largest: Whether only the largest region is kept.
+        holes: Whether holes are filled.
+        smooth: Radius over which the contour is smoothed, as a fraction of the shorter side.
+    """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     largest: bool = True
@@ -257,6 +264,10 @@ class PresenceSpec(Section):
 
     The probability is the logistic function of ``slope * logit(peak) + intercept``. The peak is the
     mean probability of the highest one per cent of pixels (``evaluation.attributes``).
+
+    Attributes:
+        slope: The factor of the peak's log-odds.
+        intercept: The log-odds of presence at a peak of one half.
     """
 
     slope: Positive = 1.0

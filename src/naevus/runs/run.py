@@ -49,7 +49,7 @@ _MORE = {"copies": (list, type(None)), "init_from": (str, type(None)), "unit": (
 
 @dataclass(frozen=True)
 class Run:
-    """A folder: ``run.toml``, ``inputs.json``, ``contents.json``, ``folds.csv``, ``fold-k/`` ...
+    """A training job on disk: its settings, inputs and folds, and a folder for each fold.
 
     Attributes:
         folder: The run's folder.
