@@ -124,7 +124,7 @@ def _member(node: ast.stmt) -> Iterator[ast.stmt]:
 
 
 def _formatted(code: str) -> str:
-    """Return code as ruff formats stubs."""
-    words = (sys.executable, "-m", "ruff", "format", "--stdin-filename", "shown.pyi", "-")
+    """Return code as ruff formats it, in pages too."""
+    words = (sys.executable, "-m", "ruff", "format", "--stdin-filename", "shown.py", "-")
     done = subprocess.run(words, check=True, input=code, capture_output=True, text=True)
     return done.stdout.strip()
