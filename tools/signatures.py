@@ -83,7 +83,7 @@ def _first(text: str) -> str:
 
 
 def _stub(node: ast.stmt) -> ast.stmt:
-    assert isinstance(node, (ast.ClassDef, *_Function.__args__))
+    assert isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     text = ast.get_docstring(node)
     shown: list[ast.stmt] = [] if text is None else [ast.Expr(ast.Constant(_first(text)))]
     if isinstance(node, ast.ClassDef):
@@ -94,7 +94,8 @@ def _stub(node: ast.stmt) -> ast.stmt:
         kept = _bare(node, shown)
     if not kept.body:
         kept.body.append(ast.Expr(ast.Constant(...)))
-    return ast.fix_missing_locations(kept)
+    whole: ast.stmt = ast.fix_missing_locations(kept)
+    return whole
 
 
 def _bare(node: _Function, body: list[ast.stmt]) -> Any:

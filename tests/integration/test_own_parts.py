@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,8 @@ def test_an_own_backbone_loss_and_metric_train_a_classifier_and_stop_it(
     assert {f"val_{name}" for name in MONITORED["classification"]} <= set(history.columns)
     best = int(history["val_top_2"].to_numpy().argmax())
     log = (run / "train.log").read_text()
-    assert f'weights of epoch {best}, the best (select = "best")' in log
+    value = history["val_top_2"].max()
+    assert f"weights of epoch {best}, the best: validation top_2 {value:.4f} (select = " in log
     assert len(history) == min(3, best + 2)
     result = call("evaluate", run)
     assert result.exit_code == 0, result.output
@@ -262,10 +264,28 @@ def test_a_package_whose_layout_fails_is_named(
     forget()
 
 
-def test_the_page_shows_the_package_that_is_tested() -> None:
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+NAMES = [re.findall(r"^(?:class|def) (\w+)", block, re.MULTILINE)[0] for block in BLOCKS]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=NAMES)
+def test_a_block_of_the_page_is_a_module_by_itself(
+    block: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that it names is undefined, also within its functions; its code is the package's."""
+    words = (sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F", "-")
+    done = subprocess.run(words, check=False, input=block, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    monkeypatch.setitem(sys.modules, "wandb", StubOfWandB())
+    monkeypatch.setattr(naevus, "train", lambda *_, **__: "trained")
+    exec(compile(block, str(PAGE), "exec"), {"__name__": "copied"})
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    source += (PACKAGE / "outside_package-1.0.dist-info" / "entry_points.txt").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 8
-    for block in blocks:
-        assert block in source or "wandb" in block
+    code = re.sub(r"^(?:import|from) .*\n|\A\n+", "", block, flags=re.MULTILINE).lstrip("\n")
+    assert code in source or "wandb" in block
+
+
+def test_the_page_names_the_package_s_entry_point() -> None:
+    points = (PACKAGE / "outside_package-1.0.dist-info" / "entry_points.txt").read_text()
+    assert "cases = outside_package.layouts" in points
+    assert 'cases = "outside_package.layouts"' in PAGE.read_text()
+    assert len(BLOCKS) == 8
