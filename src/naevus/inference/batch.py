@@ -180,40 +180,22 @@ def predict(
         record = _record(shard, ordered, options, unusable, lesions)
         pieces = list(shard.part(pieces))
         ordered = [each for piece in pieces for each in piece]
-    keys = [key_of(piece, limits) for piece in pieces]
+    given = [Todo(key_of(piece, limits), piece) for piece in pieces]
     folder = PredictionsFolder(out, outputs.nested)
     folder.create()
     with lock(folder.lock):
         folder.claim(options.settings() | ({} if shard is None else {"shard": f"{shard}"}))
         folder.sweep()
         (out / RECORD).unlink(missing_ok=True)
-        stale = folder.stale_parts(keys)
+        stale = folder.stale_parts([each.key for each in given])
         folder.check_covered(stale, ordered)
         keep_ids(out, ordered)
-        backend = backend or Here(threads)
-        places = folder.places(file_kinds(options)) if backend.keeps_files else []
-        todo = [
-            Todo(key, piece)
-            for key, piece in zip(keys, pieces, strict=True)
-            if not folder.is_done(
-                key, [each.image_id for each in piece], places, embeddings=outputs.embeddings
-            )
-        ]
-        reused = done = len(ordered) - sum(len(each.images) for each in todo)
-        if progress is not None:
-            progress(done, len(ordered))
-        kept: dict[str, str] = {}
-        for one in backend.predict(todo, folder, options, limits):
-            kept[one.key], done = one.part, done + one.images
-            if progress is not None:
-                progress(done, len(ordered))
+        parts, reused = _predict_missing(
+            given, folder, options, limits, backend or Here(threads), progress
+        )
         schema = options.schema()
         predicted, failed, written = join_parts(
-            folder,
-            [folder.part(kept.get(key, key)) for key in keys],
-            schema,
-            unusable,
-            embeddings=outputs.embeddings,
+            folder, parts, schema, unusable, embeddings=outputs.embeddings
         )
         if predicted + len(failed) - len(unusable) != len(ordered):
             raise NaevusError(
@@ -232,6 +214,7 @@ def predict(
             record.write(out)
     written += [each for each in folder.image_folders if each.exists()]  # missing if all failed
     written += [folder.failed] if failed else []
+    ids = [each.image_id for each in ordered]
     return BatchResult(
         out,
         folder.table,
@@ -242,10 +225,43 @@ def predict(
         tuple(written),
         counts,
         *tallies(folder),
-        _counts(options, [each.image_id for each in ordered]),
-        _scaled(metadata, [each.image_id for each in ordered]),
+        _counts(options, ids),
+        _scaled(metadata, ids),
         shard,
     )
+
+
+def _predict_missing(
+    given: Sequence[Todo],
+    folder: PredictionsFolder,
+    options: PredictionOptions,
+    limits: Limits,
+    backend: Backend,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Path], int]:
+    """Predict the batches that an earlier job left; return all parts, and how many images had one.
+
+    A part has another name than its batch if a file changed while it was read.
+    """
+    places = folder.places(file_kinds(options)) if backend.keeps_files else []
+    embeddings = options.outputs.embeddings
+    todo = [
+        each
+        for each in given
+        if not folder.is_done(
+            each.key, [image.image_id for image in each.images], places, embeddings=embeddings
+        )
+    ]
+    total, missing = (sum(len(each.images) for each in some) for some in (given, todo))
+    done = total - missing
+    parts = {each.key: each.key for each in given}
+    if progress is not None:
+        progress(done, total)
+    for one in backend.predict(todo, folder, options, limits):
+        parts[one.key], done = one.part, done + one.images
+        if progress is not None:
+            progress(done, total)
+    return [folder.part(part) for part in parts.values()], total - missing
 
 
 def _scaled(metadata: PatientTable | None, ids: Sequence[str]) -> int | None:
