@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from naevus.io.words import counted
+from naevus.io.words import counted, plural
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         PatientSpec,
         TrainingData,
     )
-    from naevus.types import CropMode
+    from naevus.types import CropMode, Unit
 
 
 # The tables of a model card, in Markdown.
@@ -59,7 +59,9 @@ def scores_table(scores: Sequence[ScoreSpec]) -> list[str]:
     return [*_table(("metric", "value", "95 % interval", "measured on"), rows), "", *notes]
 
 
-def diagnoses_table(classes: Iterable[ClassFigures], names: Mapping[str, str]) -> list[str]:
+def diagnoses_table(
+    classes: Iterable[ClassFigures], names: Mapping[str, str], unit: Unit = "lesion"
+) -> list[str]:
     """List the metrics of each diagnosis."""
     rows = [
         (
@@ -73,12 +75,12 @@ def diagnoses_table(classes: Iterable[ClassFigures], names: Mapping[str, str]) -
         )
         for one in classes
     ]
-    header = ("diagnosis", "lesions", "images", "recall", "precision", "AUC", "coverage")
+    header = ("diagnosis", plural(unit), "images", "recall", "precision", "AUC", "coverage")
     return _table(header, rows)
 
 
-def subgroups_table(subgroups: Iterable[SubgroupFigures]) -> list[str]:
-    """List the metrics of each subgroup and mark subgroups with few lesions."""
+def subgroups_table(subgroups: Iterable[SubgroupFigures], unit: Unit = "lesion") -> list[str]:
+    """List the metrics of each subgroup and mark subgroups with few groups."""
     rows = [
         (
             f"{one.attribute}: {one.value}",
@@ -90,7 +92,8 @@ def subgroups_table(subgroups: Iterable[SubgroupFigures]) -> list[str]:
         )
         for one in subgroups
     ]
-    return _table(("subgroup", "lesions", "balanced accuracy", "classes", "gap", "p"), rows)
+    header = ("subgroup", plural(unit), "balanced accuracy", "classes", "gap", "p")
+    return _table(header, rows)
 
 
 def class_priors_table(classifier: ClassifierSpec) -> list[str]:
@@ -104,11 +107,11 @@ def class_priors_table(classifier: ClassifierSpec) -> list[str]:
     return _table(("class", "class prior", "class weight", "offset"), rows)
 
 
-def sets_table(sets: ConformalSpec) -> list[str]:
+def sets_table(sets: ConformalSpec, unit: Unit = "lesion") -> list[str]:
     """List the thresholds of the prediction sets."""
     found = zip(sets.classes, sets.thresholds, sets.groups, strict=True)
     rows = [(code, f"{threshold:.4f}", f"{count:,}") for code, threshold, count in found]
-    return _table(("class", "threshold", "lesions"), rows)
+    return _table(("class", "threshold", plural(unit)), rows)
 
 
 def patient_table(patient: PatientSpec) -> list[str]:
@@ -210,14 +213,14 @@ _CROSS_FITTED = (
 )
 _BY_CLASS = (
     "Each diagnosis against all others. Recall and precision are those of the balanced decision; "
-    "the AUC ranks images by the natural probability. Coverage is the fraction of lesions whose "
-    "prediction set contains the diagnosis, with one image per lesion. Intervals are 95 % Wilson "
-    "intervals; the effective sample size accounts for several images of one lesion."
+    "the AUC ranks images by the natural probability. Coverage is the fraction of {units} whose "
+    "prediction set contains the diagnosis, with one image per {unit}. Intervals are 95 % Wilson "
+    "intervals; the effective sample size accounts for several images of one {unit}."
 )
 _SUBGROUPS = (
-    "Balanced accuracy is the mean recall of the diagnoses with at least ten lesions in the "
+    "Balanced accuracy is the mean recall of the diagnoses with at least ten {units} in the "
     "subgroup. Compare two rows only if they list the same classes. The gap is the balanced "
-    "accuracy of the subgroup minus that of all other lesions, over the diagnoses that both have. "
+    "accuracy of the subgroup minus that of all other images, over the diagnoses that both have. "
     "The p value is the probability of a gap at least as wide by chance, with Holm's correction "
     "for all rows."
 )
@@ -242,10 +245,10 @@ _FRACTIONS = (
 )
 _SETS = (
     "A *prediction set* contains the most probable diagnosis and every diagnosis whose natural "
-    "probability reaches its threshold. For at least {percent:g} % of new lesions of each "
+    "probability reaches its threshold. For at least {percent:g} % of new {units} of each "
     "diagnosis, the set contains that diagnosis, provided that they resemble the calibration data "
-    "(class-conditional split conformal prediction, one image per lesion). A threshold of 0 means "
-    "that there were too few lesions to fit one; the diagnosis is then in every set. A threshold "
+    "(class-conditional split conformal prediction, one image per {unit}). A threshold of 0 means "
+    "that there were too few {units} to fit one; the diagnosis is then in every set. A threshold "
     "of 1 means that the diagnosis is in a set only as the most probable one, which suffices for "
     "its coverage."
 )
@@ -260,7 +263,7 @@ _PATIENT = (
 )
 _COSTS = (
     "Changes are relative to storage and computation in fp32, on the same held-out images. They "
-    "are in percentage points, with paired 95 % intervals by lesion."
+    "are in percentage points, with paired 95 % intervals by {unit}."
 )
 
 
@@ -293,16 +296,19 @@ def card_of(spec: BundleSpec) -> str:
         parts.append(_section("Training data", _points(map(_data, spec.training_data))))
     parts.append(_section("Scores", _scores(spec)))
     names = spec.classifier.names if spec.classifier else {}
+    words = {"unit": spec.unit, "units": plural(spec.unit)}
     if spec.by_class:
-        parts.append(
-            _section("By diagnosis", [_BY_CLASS, "", *diagnoses_table(spec.by_class, names)])
-        )
+        table = diagnoses_table(spec.by_class, names, spec.unit)
+        parts.append(_section("By diagnosis", [_BY_CLASS.format(**words), "", *table]))
     if spec.subgroups:
-        parts.append(_section("Subgroups", [_SUBGROUPS, "", *subgroups_table(spec.subgroups)]))
+        table = subgroups_table(spec.subgroups, spec.unit)
+        parts.append(_section("Subgroups", [_SUBGROUPS.format(**words), "", *table]))
     if spec.classifier is not None:
-        parts.append(_section("Probabilities", _probabilities(spec.classifier)))
+        parts.append(_section("Probabilities", _probabilities(spec.classifier, spec.unit)))
         if spec.classifier.patient is not None:
-            parts.append(_section("The patient's data", _patient(spec.classifier.patient)))
+            parts.append(
+                _section("The patient's data", _patient(spec.classifier.patient, spec.unit))
+            )
     if spec.attributes is not None:
         parts.append(_section("Attributes", _attributes(spec.attributes)))
     parts += [
@@ -339,13 +345,14 @@ def _data(data: TrainingData) -> str:
 def _scores(spec: BundleSpec) -> list[str]:
     if not spec.scores:
         return ["This bundle contains no scores."]
-    lines = "Intervals are 95 % intervals over lesions; the trained networks are taken as fixed."
+    units = plural(spec.unit)
+    lines = f"Intervals are 95 % intervals over {units}; the trained networks are taken as fixed."
     if any("cross-fitted" in score.measured_on for score in spec.scores):
         lines += _CROSS_FITTED
     return [lines, "", *scores_table(spec.scores)]
 
 
-def _probabilities(classifier: ClassifierSpec) -> list[str]:
+def _probabilities(classifier: ClassifierSpec, unit: Unit) -> list[str]:
     lines = [
         f"Input of the classifier: {_INPUTS[classifier.crop_mode]} (`{classifier.crop_mode}`).",
         "",
@@ -363,16 +370,18 @@ def _probabilities(classifier: ClassifierSpec) -> list[str]:
     return [
         *lines,
         "",
-        _SETS.format(percent=100 * sets.coverage),
+        _SETS.format(percent=100 * sets.coverage, unit=unit, units=plural(unit)),
         "",
-        *sets_table(sets),
+        *sets_table(sets, unit),
     ]
 
 
-def _patient(patient: PatientSpec) -> list[str]:
+def _patient(patient: PatientSpec, unit: Unit) -> list[str]:
     lines = [_PATIENT, "", f"Fitted on {patient.fitted_on or 'unknown data'}.", ""]
     lines += patient_table(patient)
-    return lines if patient.conformal is None else [*lines, "", *sets_table(patient.conformal)]
+    return (
+        lines if patient.conformal is None else [*lines, "", *sets_table(patient.conformal, unit)]
+    )
 
 
 def _attributes(attributes: AttributesSpec) -> list[str]:
@@ -413,7 +422,7 @@ def _precision(spec: BundleSpec) -> list[str]:
         return [*lines, "The effect of other precisions has not been measured for this bundle."]
     lines += [
         "",
-        _COSTS,
+        _COSTS.format(unit=spec.unit),
         "",
         *costs_table(spec.storage_costs, spec.storage_refusals),
     ]

@@ -27,7 +27,7 @@ from naevus.bundles.section import (
 )
 from naevus.errors import BundleError
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
-from naevus.types import CropMode, Precision, Storage, Task
+from naevus.types import CropMode, Precision, Storage, Task, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -319,6 +319,7 @@ class BundleSpec(Section):
         scores: The scores of the model card.
         by_class: The metrics of each diagnosis.
         subgroups: The metrics by sex, age and other attributes, if the data set has them.
+        unit: What the groups of images are that the figures are computed by.
         storage_costs: The measured effects of precisions other than fp32.
         storage_refusals: Precisions that did not run on the machine used for measuring.
         recommended: The recommended precision of each task.
@@ -337,6 +338,7 @@ class BundleSpec(Section):
     scores: tuple[ScoreSpec, ...] = ()
     by_class: tuple[ClassFigures, ...] = ()
     subgroups: tuple[SubgroupFigures, ...] = ()
+    unit: Unit = "lesion"
     storage_costs: tuple[StorageCost, ...] = ()
     storage_refusals: tuple[StorageRefusal, ...] = ()
     recommended: tuple[Recommendation, ...] = ()

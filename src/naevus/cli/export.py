@@ -118,7 +118,7 @@ def export(
 
 def _report(spec: BundleSpec) -> None:
     """Print the scores and a short form of the model card."""
-    table = Table(title="scores, with 95 % intervals by lesion")
+    table = Table(title=f"scores, with 95 % intervals by {spec.unit}")
     for name in ("measure", "value", "interval", "on"):
         table.add_column(name, justify="left" if name == "measure" else "right")
     places = {

@@ -26,10 +26,10 @@ from naevus.evaluation.patient import (
 from naevus.evaluation.scaling import Scaling, fit_scaling, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.evaluation.subgroups import age_bands
-from naevus.io.words import images_of
+from naevus.io.words import images_of, plural
 from naevus.runs.run import lesions_of
 from naevus.taxonomy import ATTRIBUTES
-from naevus.types import Patient
+from naevus.types import Patient, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,11 +67,12 @@ class ClassificationEvidence(NamedTuple):
     scores: tuple[ScoreSpec, ...]
     by_class: tuple[ClassFigures, ...]
     subgroups: tuple[SubgroupFigures, ...]
+    unit: Unit = "lesion"
 
 
-def describe(table: pd.DataFrame) -> str:
-    """Describe a table: the numbers of images and lesions, and the folds."""
-    text = images_of(len(table), table["group_id"].nunique(), "lesion")
+def describe(table: pd.DataFrame, unit: Unit = "lesion") -> str:
+    """Describe a table: the numbers of images and of groups, and the folds."""
+    text = images_of(len(table), table["group_id"].nunique(), unit)
     if "fold" not in table.columns:
         return text
     folds = sorted(table["fold"].unique().tolist())
@@ -79,15 +80,16 @@ def describe(table: pd.DataFrame) -> str:
     return f"{text}, held out in fold{'s' if len(folds) > 1 else ''} {numbers}"
 
 
-def segmentation(table: pd.DataFrame, source: str) -> tuple[ScoreSpec, ...]:
+def segmentation(table: pd.DataFrame, source: str, unit: Unit = "lesion") -> tuple[ScoreSpec, ...]:
     """Return the scores of segmentation networks.
 
     Args:
         table: An out-of-fold table for `SegmentationEvaluation.of`.
         source: The source of the predictions, such as ``out-of-fold predictions of the recipe``.
+        unit: What the groups are.
     """
-    found = SegmentationEvaluation.of(table)
-    on = f"{source}: {describe(table)}"
+    found = SegmentationEvaluation.of(table, unit)
+    on = f"{source}: {describe(table, unit)}"
     return (
         _score("mean Jaccard index", found.metrics["jaccard"], on),
         _score("thresholded Jaccard index", found.metrics["thresholded_jaccard"], on),
@@ -101,7 +103,7 @@ def segmentation(table: pd.DataFrame, source: str) -> tuple[ScoreSpec, ...]:
 
 @repeatable
 def classification(
-    table: pd.DataFrame, source: str, records: pd.DataFrame | None
+    table: pd.DataFrame, source: str, records: pd.DataFrame | None, unit: Unit = "lesion"
 ) -> ClassificationEvidence:
     """Fit scaling and prediction sets, and evaluate both by cross-fitting.
 
@@ -114,6 +116,7 @@ def classification(
         source: The source of the predictions, such as ``out-of-fold predictions of the recipe``.
         records: Rows of the data set by image id (``sex``, ``age``, and maybe ``lesion_id``), if
             it is available.
+        unit: What the groups are.
 
     Raises:
         DataError: A column is missing, or there are too few lesions to split.
@@ -128,11 +131,11 @@ def classification(
     scaling = fit_scaling(natural, truth)
     conformal = Conformal.fit(scaled(natural, scaling), truth, labelled.groups, taxonomy.codes)
     found = ClassificationEvaluation.of(
-        labelled, _attributes(table, records), always_calibrated=True
+        labelled, _attributes(table, records), always_calibrated=True, unit=unit
     )
     assert found.calibrated is not None  # always
-    on = f"{source}: {describe(table)}"
-    patient, more = _patient(labelled, scaling, records, on)
+    on = f"{source}: {describe(table, unit)}"
+    patient, more = _patient(labelled, scaling, records, on, unit)
     return ClassificationEvidence(
         scaling=scaling,
         conformal=conformal,
@@ -140,11 +143,16 @@ def classification(
         scores=(*_scores(found, on), *more),
         by_class=tuple(_by_class(found)),
         subgroups=tuple(map(_subgroup, found.calibrated.subgroups)),
+        unit=unit,
     )
 
 
 def _patient(
-    labelled: LabelledPredictions, scaling: Scaling, records: pd.DataFrame | None, on: str
+    labelled: LabelledPredictions,
+    scaling: Scaling,
+    records: pd.DataFrame | None,
+    on: str,
+    unit: Unit,
 ) -> tuple[PatientSpec | None, list[ScoreSpec]]:
     """Return the model of the patient's data, and cross-fitted scores with these data."""
     if records is None:
@@ -171,11 +179,11 @@ def _patient(
             "fitted_on": f"{on}; {numbers} images is known",
         }
     )
-    return spec, list(_patient_scores(labelled, patients, on))
+    return spec, list(_patient_scores(labelled, patients, on, unit))
 
 
 def _patient_scores(
-    labelled: LabelledPredictions, patients: Sequence[Patient], on: str
+    labelled: LabelledPredictions, patients: Sequence[Patient], on: str, unit: Unit
 ) -> Iterator[ScoreSpec]:
     found = cross_fitted_patients(labelled, patients)
     metrics = ProbabilityMetrics.of(found.given, {})
@@ -188,7 +196,7 @@ def _patient_scores(
     yield _score(f"balanced accuracy, balanced decision, {data}", balanced, fitted)
     yield _score(f"accuracy, natural decision, {data}", metrics.intervals["accuracy"], fitted)
     yield from _calibration(metrics.calibration, f", {data}", fitted)
-    name = f"coverage of {100 * sets.coverage:g} % prediction sets {data}, one image per lesion"
+    name = f"coverage of {100 * sets.coverage:g} % prediction sets {data}, one image per {unit}"
     yield _score(name, sets.overall.lesions, fitted)
 
 
@@ -206,7 +214,7 @@ def _scores(found: ClassificationEvaluation, on: str) -> Iterator[ScoreSpec]:
     assert calibrated is not None
     assert sets is not None
     parts = len(found.scalings)
-    how = f"the {parts} folds" if found.by_fold else "two halves of the lesions"
+    how = f"the {parts} folds" if found.by_fold else f"two halves of the {plural(found.unit)}"
     fitted = f"{on}; temperature, offsets and prediction sets cross-fitted over {how}"
     balanced = calibrated.intervals["balanced_accuracy"]
     yield _score("balanced accuracy, balanced decision", balanced, fitted)
@@ -215,7 +223,7 @@ def _scores(found: ClassificationEvaluation, on: str) -> Iterator[ScoreSpec]:
     yield _score("accuracy, natural decision", calibrated.intervals["accuracy"], fitted)
     yield from _calibration(calibrated.calibration, "", fitted)
     yield from _calibration(plain.calibration, ", uncalibrated", on)
-    yield from _sets(sets, found.in_every_set, fitted)
+    yield from _sets(sets, found.in_every_set, fitted, found.unit)
     if found.lesions is not None:
         yield from _lesions(found.lesions, on)
 
@@ -251,12 +259,12 @@ def _calibration(found: CalibrationScores, how: str, on: str) -> Iterator[ScoreS
     yield _score(f"negative log-likelihood{how}, nats", found.nll, on)
 
 
-def _sets(sets: SetScores, in_every_set: Sequence[str], on: str) -> Iterator[ScoreSpec]:
+def _sets(sets: SetScores, in_every_set: Sequence[str], on: str, unit: Unit) -> Iterator[ScoreSpec]:
     name = f"coverage of {100 * sets.coverage:g} % prediction sets"
-    yield _score(f"{name}, one image per lesion", sets.overall.lesions, on)
+    yield _score(f"{name}, one image per {unit}", sets.overall.lesions, on)
     yield _score(f"{name}, all images", sets.overall.images, on)
     listed = ", ".join(in_every_set)
-    few = f" ({listed}: in every set, too few lesions to fit a threshold)" if listed else ""
+    few = f" ({listed}: in every set, too few {plural(unit)} to fit a threshold)" if listed else ""
     size = f"mean number of diagnoses in a set{few}"
     yield ScoreSpec(name=size, value=sets.overall.size, measured_on=on)
     yield ScoreSpec(name="fraction of sets with one diagnosis", value=sets.single, measured_on=on)
@@ -330,9 +338,10 @@ def segmentation_entry(runs: Sequence[Run]) -> dict[str, Any]:
             score
             for run in runs
             for score in segmentation(
-                run.predictions(), RECIPE + (f" ({run.folder.name})" * several)
+                run.predictions(), RECIPE + (f" ({run.folder.name})" * several), run.unit
             )
-        ]
+        ],
+        "unit": runs[0].unit,
     }
 
 
@@ -347,17 +356,17 @@ def attributes_entry(run: Run) -> dict[str, Any]:
     Raises:
         RunError: The predictions of the run are inconsistent.
     """
-    entry = attributes_figures(run.predictions())
+    entry = attributes_figures(run.predictions(), run.unit)
     lesions = lesions_of(run)
     if lesions is not None:
-        entry["scores"] += segmentation(lesions, f"{RECIPE}, lesion masks")
+        entry["scores"] += segmentation(lesions, f"{RECIPE}, lesion masks", run.unit)
     return entry
 
 
-def attributes_figures(table: pd.DataFrame) -> dict[str, Any]:
+def attributes_figures(table: pd.DataFrame, unit: Unit = "lesion") -> dict[str, Any]:
     """Return the same from an out-of-fold table of attributes."""
-    found = AttributesEvaluation.of(table)
-    on = f"{RECIPE}: {describe(table)}"
+    found = AttributesEvaluation.of(table, unit)
+    on = f"{RECIPE}: {describe(table, unit)}"
     crossed = f"{on}; thresholds fitted on the other folds"
     scores = [_score("attributes, pooled Jaccard index", found.jaccard, crossed)]
     for name, one in found.by_attribute.items():
@@ -371,8 +380,9 @@ def attributes_figures(table: pd.DataFrame) -> dict[str, Any]:
         "attributes": {
             "thresholds": found.thresholds,
             "presence": presence,
-            "chosen_on": f"out-of-fold predictions: {describe(table)}",
+            "chosen_on": f"out-of-fold predictions: {describe(table, unit)}",
         },
+        "unit": unit,
     }
 
 
@@ -405,10 +415,13 @@ def classification_entry(
     if calibration is None:
         tables = [run.predictions() for run in runs]
         names, allowed = [str(run.folder) for run in runs], any(run.allow_missing for run in runs)
-        return ensemble_entry(tables, names, composition, records, allow_missing=allowed)
+        return ensemble_entry(
+            tables, names, composition, records, allow_missing=allowed, unit=runs[0].unit
+        )
     _check(calibration, runs)
-    on = f"{TASK_MEMBERS}: {describe(calibration)}"
-    return _classification_entry(calibration, TASK_MEMBERS, on, records)
+    unit = runs[0].unit
+    on = f"{TASK_MEMBERS}: {describe(calibration, unit)}"
+    return _classification_entry(calibration, TASK_MEMBERS, on, records, unit)
 
 
 def ensemble_entry(
@@ -418,6 +431,7 @@ def ensemble_entry(
     records: pd.DataFrame | None,
     *,
     allow_missing: bool = False,
+    unit: Unit = "lesion",
 ) -> dict[str, Any]:
     """Return the same from out-of-fold tables, one per recipe of the ensemble.
 
@@ -427,6 +441,7 @@ def ensemble_entry(
         composition: The networks of the bundle.
         records: Rows of the data set by image id, if it is available.
         allow_missing: Whether to leave out images that are missing in some table.
+        unit: What the groups are.
 
     Raises:
         DataError: The tables do not fit together, or there are too few lesions.
@@ -435,18 +450,23 @@ def ensemble_entry(
     table = combined(tables, taxonomy_of(tables[0]), names, allow_missing=allow_missing)
     several = len(tables) > 1
     source = RECIPE + f", mean of {len(tables)} networks (one per run)" * several
-    on = f"out-of-fold predictions: {_basis(table, len(tables), composition)}"
-    return _classification_entry(table, source, on, records)
+    on = f"out-of-fold predictions: {_basis(table, len(tables), composition, unit)}"
+    return _classification_entry(table, source, on, records, unit)
 
 
 def _classification_entry(
-    table: pd.DataFrame, source: str, calibrated_on: str, records: pd.DataFrame | None
+    table: pd.DataFrame,
+    source: str,
+    calibrated_on: str,
+    records: pd.DataFrame | None,
+    unit: Unit,
 ) -> dict[str, Any]:
-    found = classification(table, source, records)
+    found = classification(table, source, records, unit)
     return {
         "scores": list(found.scores),
         "by_class": found.by_class,
         "subgroups": found.subgroups,
+        "unit": found.unit,
         "classifier": {
             "temperature": found.scaling.temperature,
             "offsets": found.scaling.offsets,
@@ -457,10 +477,10 @@ def _classification_entry(
     }
 
 
-def _basis(table: pd.DataFrame, runs: int, composition: Composition) -> str:
+def _basis(table: pd.DataFrame, runs: int, composition: Composition, unit: Unit) -> str:
     """Describe which networks made the predictions, and how they differ from the bundle's."""
     one = "the one network" if runs == 1 else f"the mean of the {runs} networks"
-    basis = f"{describe(table)}, each predicted by {one} not trained on its lesion"
+    basis = f"{describe(table, unit)}, each predicted by {one} not trained on its {unit}"
     folds = {*table["fold"].unique().tolist()}
     if not composition.averaged and all(
         {*each} == folds and len(each) == 1 for each in composition.folds

@@ -142,7 +142,10 @@ def about(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def add(manifest: dict[str, Any], entries: Mapping[str, Any]) -> None:
-    """Add entries to a manifest: extend lists, update tables, set the rest."""
+    """Add entries to a manifest: extend lists, update tables, set the rest.
+
+    Where the groups of one task are lesions and those of another patients, both are called groups.
+    """
     for name, value in entries.items():
         there = manifest.get(name)
         if isinstance(there, list):
@@ -150,7 +153,8 @@ def add(manifest: dict[str, Any], entries: Mapping[str, Any]) -> None:
         elif isinstance(there, dict):
             there |= value
         else:
-            manifest[name] = value
+            mixed = name == "unit" and there not in {None, value}
+            manifest[name] = "group" if mixed else value
 
 
 def limits_of(task: Task, dataset: Dataset | None, ids: Collection[str]) -> dict[str, list[str]]:

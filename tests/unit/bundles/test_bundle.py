@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from naevus.bundles.bundle import Bundle, Limits, find_bundles, write_bundle
+from naevus.bundles.bundle import Bundle, Limits, builtin, find_bundles, write_bundle
+from naevus.bundles.card import card_of
 from naevus.bundles.spec import BundleSpec, ClassifierSpec
 from naevus.errors import BundleError
 from naevus.evaluation.conformal import Conformal
@@ -98,6 +100,18 @@ def test_the_card_states_purpose_and_scores(bundle: Bundle) -> None:
     assert "- segmentation: HAM10000, 10,014 images; licence: unknown" in card
     assert "- Only square images.\n" in card
     assert "\n\n\n" not in card
+
+
+def test_a_card_says_what_its_groups_are() -> None:
+    spec = Bundle.read(builtin()).spec
+    assert "lesions" in card_of(spec)
+    card = card_of(spec.model_copy(update={"unit": "patient", "scores": (), "training_data": ()}))
+    for words in ("| diagnosis | patients |", "by patient", "one image per patient"):
+        assert words in card
+    assert "| lesions |" not in card
+    for section in ("By diagnosis", "Subgroups"):
+        text = card.partition(f"## {section}")[2].partition("\n## ")[0]
+        assert re.search(r"lesions\b|(by|per|one) lesion\b", text) is None
 
 
 def test_prediction_sets_and_ood_statistics_are_stored(bundle: Bundle, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ from naevus.evaluation.patient import PatientModel, cross_fitted_patients, patie
 from naevus.evaluation.scaling import cross_fitted, fit_scaling, parts_of, scaled
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.runs.evidence import ClassificationEvidence, classification, segmentation
+from naevus.runs.manifest import add
 from naevus.taxonomy import ISIC2018
 
 CODES = ISIC2018.codes
@@ -171,6 +174,20 @@ def test_one_fold_is_cross_fitted_by_halves_and_an_absent_class_has_no_figures()
     assert any(
         "(DF: in every set, too few lesions to fit a threshold)" in s.name for s in found.scores
     )
+
+
+def test_evidence_by_patient_speaks_of_patients() -> None:
+    table = predictions(folds=1, lesions=300)
+    found = classification(table[table["diagnosis"] != "DF"], SOURCE, None, "patient")
+    text = " ".join(f"{score.name} {score.measured_on}" for score in found.scores)
+    assert " patients" in text
+    assert "one image per patient" in text
+    assert "two halves of the patients" in text
+    assert "lesion" not in text
+    manifest: dict[str, Any] = {"scores": []}
+    for unit, together in (("patient", "patient"), ("patient", "patient"), ("lesion", "group")):
+        add(manifest, {"unit": unit})
+        assert manifest["unit"] == together
 
 
 def test_masks_have_both_jaccard_means() -> None:
