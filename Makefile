@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 MAKE_VENV = test -x $(BIN)/python || $$(command -v $(PYTHON) || command -v python3) -m venv $(VENV)
 INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help demo test test-fast lint docs bench torture fuzz lock audit dist clean
+.PHONY: help demo test test-fast test-s3 lint docs bench torture fuzz lock audit dist clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/'
 
 $(READY): pyproject.toml constraints.txt
 	$(MAKE_VENV)
@@ -32,6 +32,15 @@ test-fast: $(READY) ## Run the unit tests that take seconds (about a minute)
 
 test: $(READY) ## Run all tests, a file at a time on each processor
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+MOTO = build/moto
+$(MOTO)/bin/moto_server:
+	$(BIN)/python -m venv $(MOTO)
+	$(MOTO)/bin/pip install --disable-pip-version-check --quiet 'moto[s3]>=5.1' flask flask-cors
+
+test-s3: $(READY) $(MOTO)/bin/moto_server ## Test Ray with an object store; its server has an environment of its own
+	$(INSTALL) -e '.[ray]'
+	MOTO_SERVER=$(MOTO)/bin/moto_server $(BIN)/python -m pytest tests/integration/test_ray.py
 
 lint: $(READY) ## Check style, types and which module imports which
 	$(BIN)/ruff check .

@@ -1,11 +1,16 @@
 """Training by two processes of one thread each, compared with one process of two threads.
 
-Both train the same recipe on the same synthetic images, in turn, with everything that belongs to an
-epoch: cache, augmentation, forward, backward, exchange of gradients, optimiser, averaged weights,
-checkpoint. Rates are those of ``history.csv``, without the first epoch. The processors must be
-free.
+Both train the same recipe on the same images, in turn, with everything that belongs to an epoch:
+cache, augmentation, forward, backward, exchange of gradients, optimiser, averaged weights,
+checkpoint.
 
-    python benchmarks/two_processes.py --rounds 2
+    python benchmarks/two_processes.py speed --rounds 3 --epochs 3
+    python benchmarks/two_processes.py curves --data ISIC2018 --seeds 1 2 3 --epochs 5
+
+``speed`` compares images per second of a classification on synthetic images, without the first
+epoch; the processors must be free. ``curves`` compares the scores of a segmentation after each
+epoch, with one thread for each process: two of them divide each batch, so they should differ from
+one by no more than seeds do.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
+from typing import Any, Final
 
 import pandas as pd
 from rich.console import Console
@@ -25,7 +31,7 @@ from rich.table import Table
 
 from naevus.datasets.synthetic import write_isic2018
 
-SETTINGS = {
+SPEED: Final[dict[str, Any]] = {
     "data.parts": ["task3"],
     "data.validation_fraction": 0,
     "data.cache_size": 184,
@@ -33,8 +39,16 @@ SETTINGS = {
     "batch_size": 32,
     "network.dropout": 0.4,
     "optimiser.ema": 0.998,
+    "network.backbone": "tf_efficientnet_lite0",
 }
-WAYS = {
+CURVES: Final[dict[str, Any]] = {
+    "data.validation_fraction": 0.25,
+    "data.cache_size": 80,
+    "sizes": [[0, 64]],
+    "batch_size": 32,
+    "precision": "32",
+}
+WAYS: Final = {
     "one process, 2 threads": ([sys.executable], 2),
     "two processes, 1 thread each": (
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"],
@@ -44,65 +58,101 @@ WAYS = {
 
 
 def main() -> None:
-    """Read the command line, train both ways in turn, and print their rates."""
+    """Read the command line, train both ways in turn, and print what they reach."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["speed", "curves"])
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument(
-        "--epochs", type=int, default=2, help="epochs a round; the first is left out"
-    )
-    parser.add_argument(
-        "--images", type=int, default=400, help="synthetic images; half are trained on"
-    )
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--images", type=int, default=400, help="half of them are trained on")
+    parser.add_argument("--data", type=Path, help="a data set in place of synthetic images")
     parser.add_argument("--folder", type=Path, help="keeps images and cache between two calls")
     asked = parser.parse_args()
-    rates: dict[str, list[float]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
-        if not (folder / "ISIC2018").exists():
-            write_isic2018(folder / "ISIC2018", images=asked.images, seed=7, size=256)
-        settings = SETTINGS | {"epochs": asked.epochs, "network.backbone": asked.backbone}
-        for number in range(asked.rounds):
-            for place, name in enumerate(WAYS):
-                run = Path(temporary) / f"run-{number}-{place}"
-                rates[name].append(rate_of(name, folder, run, settings))
-    one, two = (median(values) for values in rates.values())
-    table = Table(
-        "way", title=f"{asked.rounds} rounds, {asked.backbone}, 32 images of 160 px a step"
-    )
+        data = asked.data or folder / "ISIC2018"
+        if not data.exists():
+            write_isic2018(data, images=asked.images, seed=7, size=256)
+        if asked.what == "speed":
+            speed(data, folder, Path(temporary), asked.rounds, asked.epochs)
+        else:
+            settings = CURVES | {"epochs": asked.epochs, "data.limit": asked.images}
+            curves(data, folder, Path(temporary), asked.seeds, settings)
+
+
+def speed(data: Path, folder: Path, runs: Path, rounds: int, epochs: int) -> None:
+    """Print the images per second of both ways, by the epochs after the first."""
+    rates: dict[str, list[float]] = {name: [] for name in WAYS}
+    for number in range(rounds):
+        for place, name in enumerate(WAYS):
+            history = trained(
+                name, "classification", data, folder, runs / f"run-{number}-{place}",
+                SPEED | {"epochs": epochs}, "--pretrained", "none",
+            )  # fmt: skip
+            rates[name].append(float(history["images_per_second"].iloc[1:].median()))
+    table = Table("way", title=f"{rounds} rounds, 32 images of 160 px a step")
     for column in ("images/s, median", "least", "most"):
         table.add_column(column, justify="right")
     for name, values in rates.items():
-        table.add_row(
-            name, *(f"{value:.1f}" for value in (median(values), min(values), max(values)))
-        )
-    console = Console()
-    console.print(table)
-    console.print(f"two processes make {two / one:.2f} times the images of one")
+        table.add_row(name, *(f"{each(values):.1f}" for each in (median, min, max)))
+    one, two = (median(values) for values in rates.values())
+    Console().print(table, f"two processes make {two / one:.2f} times the images of one")
 
 
-def rate_of(name: str, folder: Path, run: Path, settings: dict[str, object]) -> float:
-    """Train up to the export and return the images per second of the epochs after the first."""
-    command, threads = WAYS[name]
+def curves(
+    data: Path, folder: Path, runs: Path, seeds: list[int], settings: dict[str, Any]
+) -> None:
+    """Print validation score and loss of both ways after each epoch: mean, least, most of seeds."""
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in WAYS}
+    for seed in seeds:
+        for place, name in enumerate(WAYS):
+            run = runs / f"run-{seed}-{place}"
+            history = trained(
+                name, "segmentation", data, folder, run, settings | {"seed": seed}, threads=1
+            )
+            found[name].append(history)
+            print(f"seed {seed}, {name}: {history['val_score'].round(4).tolist()}", flush=True)
+    for column in ("val_score", "train_loss"):
+        ways = ("one process", "two processes")
+        table = Table("epoch", *ways, title=f"{column}, {len(seeds)} seeds: mean (least to most)")
+        for epoch in range(settings["epochs"]):
+            values = ([float(one[column].iloc[epoch]) for one in found[name]] for name in WAYS)
+            shown = (f"{mean(each):.3f} ({min(each):.3f} to {max(each):.3f})" for each in values)
+            table.add_row(str(epoch + 1), *shown)
+        Console().print(table)
+
+
+def trained(
+    name: str,
+    task: str,
+    data: Path,
+    folder: Path,
+    run: Path,
+    settings: dict[str, Any],
+    *more: str,
+    threads: int | None = None,
+) -> pd.DataFrame:
+    """Train fold 0 up to its last epoch, without the export, and return its history."""
+    command, usual = WAYS[name]
+    threads = threads or usual
     words = [
         word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(value)}")
     ]
     process = subprocess.Popen(
-        [*command, "-m", "naevus", "train", "classification", str(folder / "ISIC2018"),
-         "--out", str(run), "--fold", "0", "--pretrained", "none", "--cache", str(folder / "cache"),
-         "--threads", str(threads), *words],
+        [*command, "-m", "naevus", "train", task, str(data), "--out", str(run), "--fold", "0",
+         "--cache", str(folder / "cache"), "--threads", str(threads), *more, *words],
         env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     history = run / "fold-0" / "history.csv"
-    while process.poll() is None and not ends(history, int(str(settings["epochs"]))):
+    while process.poll() is None and not ends(history, int(settings["epochs"])):
         try:
             process.wait(0.5)
         except subprocess.TimeoutExpired:
             continue
-    process.terminate()  # the export is not measured
+    process.terminate()
     process.wait()
-    return float(pd.read_csv(history)["images_per_second"].iloc[1:].median())
+    return pd.read_csv(history)
 
 
 def ends(history: Path, epochs: int) -> bool:

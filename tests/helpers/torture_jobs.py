@@ -52,11 +52,13 @@ SETTINGS: dict[str, object] = {
 FILES = ("ISIC2018_Task3_Training_LesionGroupings.csv", "ISIC2018_Task3_Test_GroundTruth.zip")
 
 
-def train_words(data: Path, out: str, *more: str, **settings: object) -> tuple[object, ...]:
+def train_words(
+    data: Path, out: str, *more: str, fold: int = 0, **settings: object
+) -> tuple[object, ...]:
     """Return the command that trains one fold of a small network."""
     sets = [f"{name}={json.dumps(value)}" for name, value in (SETTINGS | settings).items()]
     options = [word for each in sets for word in ("--set", each)]
-    words = ("train", "classification", data, "--out", out, "--fold", "0", "--cache", "cache")
+    words = ("train", "classification", data, "--out", out, "--fold", fold, "--cache", "cache")
     return *words, *options, *more
 
 
@@ -127,6 +129,20 @@ class Shop:
         for number in (1, 2):
             shutil.copytree(given / f"shard-{number}", folder / f"shard-{number}")
 
+    def divided(self, folder: Path) -> None:
+        """Copy the folds of a training, each in a run of its own, into a folder."""
+        given = self.folder / "given" / "divided"
+        if not given.exists():
+            split = ("data", "split", self.data, "--part", "task3", "--k", "2", "--out", "f.csv")
+            outcome = self.commands.run(split, given)
+            assert outcome.code == 0, outcome.error
+            for fold in range(2):
+                words = train_words(self.data, f"fold-{fold}", "--folds", "f.csv", fold=fold)
+                outcome = self.commands.run(words, given)
+                assert outcome.code == 0, outcome.error
+        for fold in range(2):
+            shutil.copytree(given / f"fold-{fold}", folder / f"fold-{fold}")
+
     def predict_words(self, out: str = "out") -> tuple[object, ...]:
         """Return the command that predicts images with everything that it can write."""
         return (
@@ -143,6 +159,7 @@ class Shop:
         yield Job("predict", self.predict_words())
         shards = ("shard-1", "shard-2")
         yield Job("gather", ("gather", *shards, "--out", "out"), self.sharded)
+        yield Job("gather folds", ("gather", "fold-0", "fold-1", "--out", "run"), self.divided)
         yield Job("data download", ("data", "download", *FILES, "--out", "in", "--base-url", url))
         yield Job("data split", ("data", "split", self.data, "--part", "task3", "--out", "f.csv"))
         words = ("data", "synthetic", "--count", "40", "--size", "32", "--split", "train")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import typer
+from pyarrow import fs
 from typer.testing import CliRunner
 
 from naevus.bundles.bundle import Bundle
@@ -29,6 +35,7 @@ from naevus.inference.segmenter import Segmenter
 from naevus.io.extras import how_to_install
 from naevus.io.stores import Store
 from naevus.runs.predictions import PredictionsFolder, key_of
+from tests.helpers import ROOT
 from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
 from tests.helpers.ray_actors import actors
 
@@ -64,11 +71,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_images(root: Path, out: object, *more: object, images: object = None) -> Result:
-    return call(
-        images or root / "images", "--bundle", root / "s", "--bundle", root / "c", "--engine",
-        "openvino", "--precision", "fp32", "--batch-size", 2, "--embeddings", "--heatmaps",
-        "--threads", 1, "--out", out, *more,
-    )  # fmt: skip
+    return call(*_words(root, images or root / "images", out), *more)
+
+
+def _words(root: Path, images: object, out: object) -> list[object]:
+    return [
+        images, "--bundle", root / "s", "--bundle", root / "c", "--engine", "openvino",
+        "--precision", "fp32", "--batch-size", 2, "--embeddings", "--heatmaps", "--threads", 1,
+        "--out", out,
+    ]  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -244,49 +255,109 @@ def test_actors_that_die_lose_nothing(
     assert contents(tmp_path / "out") == contents(made / "here")
 
 
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the address of a cluster of its own, on this machine alone, and its environment."""
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    port, paths = _free_port(), os.pathsep.join(map(str, (ROOT / "src", ROOT)))
+    environment = {
+        **os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0",
+    }  # fmt: skip
+    words = ("--head", "--block", "--node-ip-address=127.0.0.1", "--include-dashboard=false")
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # sockets need short paths
+        running = subprocess.Popen(
+            [str(Path(sys.executable).with_name("ray")), "start", *words, f"--port={port}",
+             "--num-cpus=2", f"--temp-dir={folder}"],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            _wait_for(port)
+            yield f"127.0.0.1:{port}", environment
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+
+
+@pytest.mark.slow
+def test_a_running_cluster_is_used(
+    made: Path, tmp_path: Path, cluster: tuple[str, dict[str, str]]
+) -> None:
+    address, environment = cluster
+    words = [*_words(made, made / "images", tmp_path / "out"), "--backend", "ray"]
+    found = subprocess.run(
+        [sys.executable, "-m", "naevus", "predict", *map(str, words), "--address", address],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1, found.stderr
+    assert contents(tmp_path / "out") == contents(made / "here")
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Yield the address of a server of moto, with its credentials in the environment.
+
+    It has an environment of its own: it does not accept the tested python-dateutil.
+    """
+    server = os.environ.get("MOTO_SERVER") or shutil.which("moto_server")
+    if server is None:
+        pytest.skip("moto_server is not installed (make test-s3)")
+    port = _free_port()
+    with (tmp_path / "moto.log").open("wb") as log:
+        running = subprocess.Popen(
+            [server, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+        )
+        try:
+            _wait_for(port)
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+            monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            yield f"127.0.0.1:{port}"
+        finally:
+            running.terminate()
+            running.wait()
+
+
+def _wait_for(port: int, seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+        else:
+            return
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_an_object_store_is_read_and_written(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_store_is_read_and_written(made: Path, tmp_path: Path, object_store: str) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    found = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    found.start()
-    host, port = found.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
-        Store.of("s3://bucket").files.create_dir("bucket")
-    except OSError:
-        from pyarrow import fs
-
-        fs.S3FileSystem(
-            endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True
-        ).create_dir("bucket")
-    try:
-        images = Store.of("s3://bucket/photos")
-        for path in sorted((made / "images").iterdir()):
-            images.upload(path, path.name)
-        for _ in range(2):
-            result = on_images(
-                made, "s3://bucket/out", "--backend", "ray", images="s3://bucket/photos"
-            )
-            assert result.exit_code == 1, result.output
-        assert f"{COUNT} of them were predicted by an earlier job" in result.output
-        out = Store.of("s3://bucket/out")
-        for name in ("predictions.parquet", "failed.csv"):
-            assert out.download(name, tmp_path / name)
-        here = pd.read_parquet(made / "here" / "predictions.parquet")
-        there = pd.read_parquet(tmp_path / "predictions.parquet")
-        assert there["path"].str.startswith("s3://bucket/photos/").all()
-        pd.testing.assert_frame_equal(there.drop(columns="path"), here.drop(columns="path"))
-        masks = {file.name for file in out.listing() if "/masks/" in file.url}
-        assert masks == {path.name for path in (made / "here" / "masks").iterdir()}
-    finally:
-        found.stop()
+    fs.S3FileSystem(
+        endpoint_override=object_store, scheme="http", allow_bucket_creation=True
+    ).create_dir("bucket")
+    images = Store.of("s3://bucket/photos")
+    for path in sorted((made / "images").iterdir()):
+        images.upload(path, path.name)
+    for _ in range(2):
+        result = on_images(made, "s3://bucket/out", "--backend", "ray", images="s3://bucket/photos")
+        assert result.exit_code == 1, result.output
+    assert f"{COUNT} of them were predicted by an earlier job" in result.output
+    out = Store.of("s3://bucket/out")
+    for name in ("predictions.parquet", "failed.csv"):
+        assert out.download(name, tmp_path / name)
+    here = pd.read_parquet(made / "here" / "predictions.parquet")
+    there = pd.read_parquet(tmp_path / "predictions.parquet")
+    assert there["path"].str.startswith("s3://bucket/photos/").all()
+    pd.testing.assert_frame_equal(there.drop(columns="path"), here.drop(columns="path"))
+    masks = {file.name for file in out.listing() if "/masks/" in file.url}
+    assert masks == {path.name for path in (made / "here" / "masks").iterdir()}

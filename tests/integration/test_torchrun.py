@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.helpers import ROOT
+from tests.helpers.gpu_checks import Checks
 
 pytestmark = pytest.mark.slow
 
@@ -90,3 +91,9 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
     pd.testing.assert_frame_equal(before, after, check_exact=True)
     history = pd.read_csv(run / FOLD / "history.csv")
     assert history["epoch"].tolist() == [0, 1]
+
+
+def test_the_checks_for_gpus_work_on_a_cpu(tmp_path: Path) -> None:
+    checks = Checks("cpu", tmp_path)
+    assert checks.training().endswith(" images/s")
+    assert checks.inference().startswith("differs by ")

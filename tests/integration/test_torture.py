@@ -39,7 +39,7 @@ def tortures(jobs: Shop) -> dict[str, Torture]:
 
 SHORT = {
     "SIGKILL": {
-        "predict": 4, "gather": 2, "data download": 4, "data split": 1,
+        "predict": 4, "gather": 2, "gather folds": 1, "data download": 4, "data split": 1,
         "data synthetic": 2, "data check": 1, "report of predictions": 1,
     },
     "full disk": {"predict": 1},

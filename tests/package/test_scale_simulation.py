@@ -13,7 +13,8 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # scripts, not a
 from scale_simulation import MILLION, Setting, cost, hours, simulate
 
 FREE = Setting(
-    processor_ms=25, busy_ms=25, driver_ms=0.001, store_requests=1e9, store_mb=1e9, link_mb=1e9,
+    alone_ms=25, busy_ms=25, processor_ms=25, driver_ms=0.001,
+    store_requests=1e9, store_mb=1e9, link_mb=1e9,
     latency_ms=0,
 )  # fmt: skip
 
@@ -23,6 +24,11 @@ def test_workers_that_share_nothing_are_linear(workers: int) -> None:
     found = simulate(FREE, workers)
     assert found.rate == pytest.approx(workers * 40, rel=0.02)
     assert found.efficiency == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize(("workers", "measured"), [(1, 30.3), (2, 42.3)])
+def test_measured_rates_are_reproduced(workers: int, measured: float) -> None:
+    assert simulate(Setting(), workers).rate == pytest.approx(measured, rel=0.04)
 
 
 def test_the_driver_limits_the_batches_a_second() -> None:

@@ -207,6 +207,11 @@ def import_ray(*, local: bool) -> ModuleType:
     return ray
 
 
+_CLUSTER: Final = (
+    "name a running cluster; if it was started with a token, set RAY_AUTH_MODE=token as well"
+)
+
+
 @contextmanager
 def _connected(ray: ModuleType, address: str | None, processors: int | None) -> Iterator[None]:
     """Connect to a cluster or start a local one, unless the program has done so already."""
@@ -227,7 +232,7 @@ def _connected(ray: ModuleType, address: str | None, processors: int | None) -> 
     except (ConnectionError, RuntimeError, ValueError) as error:
         line = next(iter(str(error).splitlines()), "")
         where = "a local Ray cannot be started" if address is None else f"no Ray at {address}"
-        remedy = "free memory and processes" if address is None else "name a running cluster"
+        remedy = "free memory and processes" if address is None else _CLUSTER
         raise NaevusError(f"{where} ({line})", remedy) from error
     try:
         yield
