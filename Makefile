@@ -66,8 +66,7 @@ $(AUDIT): $(READY)
 	$(INSTALL) -e '.[audit]'
 	touch $(AUDIT)
 
-# MLflow is left out: it does not accept the tested PyArrow.
-EXTRAS = train tracking evaluate report quantise excel heif onnxruntime ray docs dev audit fuzz
+EXTRAS = train tracking mlflow evaluate report quantise excel heif onnxruntime ray docs dev audit fuzz
 LOCK = $(BIN)/uv pip compile pyproject.toml -c constraints.txt --universal --python-version 3.11.5 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header --quiet
 

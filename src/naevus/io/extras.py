@@ -30,7 +30,7 @@ EXTRAS: Final = {
     "onnxruntime": ("onnxruntime",),
     "quantise": ("nncf", "onnxruntime"),
     "tracking": ("tensorboard",),
-    "mlflow": ("mlflow",),
+    "mlflow": ("mlflow", "alembic", "sqlalchemy"),
 }
 """The import names of the packages in each extra."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -383,6 +384,8 @@ MLFLOW_RUN: Final = "mlflow.json"
 class MLflow(Callback):
     """Log each fold as an MLflow run: settings as parameters, each epoch's numbers as metrics.
 
+    MLflow reports its use to its makers unless MLFLOW_DISABLE_TELEMETRY is set, as is done here.
+
     Args:
         uri: The tracking server or store; None: what MLflow itself takes, as from the environment
             variable MLFLOW_TRACKING_URI.
@@ -399,6 +402,7 @@ class MLflow(Callback):
 
     def start(self, job: Job) -> None:
         """Start the fold's MLflow run, or resume it."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow  # noqa: PLC0415 (an extra)
 
         self._mlflow = mlflow
