@@ -137,7 +137,7 @@ def test_a_missing_extra_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("data", "split", "nowhere", "--out", "folds.csv"),
         ("demo", "--data", "nowhere", "--out", "demo"),
         ("train", "segmentation", "nowhere", "--out", "run"),
-        ("predict", "nowhere", "--bundle", "bundle", "--out", "out"),
+        ("predict", "nowhere", "--out", "out"),
         ("predict", ".", "--split", "test", "--bundle", "nowhere", "--out", "out"),
         ("evaluate", "nowhere"),
         ("train", "segmentation", "--show-recipe", "--recipe", "nowhere"),
@@ -210,9 +210,7 @@ def test_an_empty_folder_fits_no_layout(
 def test_empty_folders_of_results_are_reported(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "empty: no images there" in error_of(
-        call("predict", empty, "--bundle", empty, "--out", tmp_path / "out")
-    )
+    assert "empty: no images there" in error_of(call("predict", empty, "--out", tmp_path / "out"))
     assert "neither a run nor predictions" in error_of(call("evaluate", empty))
     linted = call("challenge", "lint", empty, columns=200)
     assert linted.exit_code == 1
