@@ -60,7 +60,7 @@ def test_central_modules_have_examples() -> None:
         "naevus.inference.predictor",
         "naevus.datasets.layouts",
         "naevus.runs.comparison",
-        "naevus.runs.results",
+        "naevus.runs.evaluate",
         "naevus.runs.run",
         "naevus.taxonomy",
     } <= set(MODULES)
