@@ -78,3 +78,19 @@ def test_a_damaged_record_is_one_line(commands: Commands, tmp_path: Path) -> Non
     assert ended.code == 2
     assert ended.error.startswith("error: run/inputs.json")
     assert ended.error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "out"),
+    [("runs/cls", "runs/cls-again"), ("runs/cls/", "runs/cls-again"), ("cls", "cls-again")],
+)
+def test_a_repetition_lies_beside_the_run_by_default(run: str, out: str) -> None:
+    assert _beside(Path(run)) == Path(out)
+
+
+def test_a_repetition_of_the_working_directory_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cls").mkdir()
+    monkeypatch.chdir(tmp_path / "cls")
+    assert _beside(Path()) == tmp_path / "cls-again"
