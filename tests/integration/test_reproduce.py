@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from naevus.cli.reproduce import _beside
 from tests.helpers.faults import Commands
 from tests.helpers.torture_jobs import train_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [
     pytest.mark.slow,
