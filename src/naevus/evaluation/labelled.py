@@ -145,12 +145,13 @@ def with_truth(
         records: The rows of a data set: ``image_id, diagnosis, group_id, mask_path, path``,
             ``lesion_id, patient_id`` if known, and ``part, split`` if it has several. For an image
             in several parts, each column takes the first known value.
-        allow_missing: Whether images may lack a prediction or a ground truth.
+        allow_missing: Whether images may lack a prediction, or a row of the data set. Those whose
+            row has no ground truth are always left out.
         name: The name of the predictions in messages.
 
     Raises:
         DataError: An id occurs twice, a probability is not a finite number, or images lack a
-            prediction or a ground truth and ``allow_missing`` is false.
+            prediction or a row and ``allow_missing`` is false.
     """
     check_ids(predictions, name)
     check_finite(predictions, numbers_of(predictions, ("prob", "balanced_prob")), name)
@@ -174,15 +175,13 @@ def with_truth(
             f"{name}: the data set has no ground truth for these images",
             "name the data set that they are from, with a column diagnosis or with masks",
         )
-    found = left_out(
+    missing = left_out(
         ("images with ground truth have no prediction", due - answered),
         ("predicted images are not in the data set", answered.difference(known.index)),
-        (
-            "predicted images have no ground truth",
-            answered.intersection(known.index) - set(true["image_id"]),
-        ),
     )
-    refuse_left_out(found, name, allow_missing=allow_missing)
+    refuse_left_out(missing, name, allow_missing=allow_missing)
+    unlabelled = answered.intersection(known.index) - set(true["image_id"])
+    found = (*missing, *left_out(("predicted images have no ground truth", unlabelled)))
     there = predictions[predictions["image_id"].isin(known.index)]
     mine = there.drop(columns=list(known.columns), errors="ignore")
     table = mine.merge(known, left_on="image_id", right_index=True).reset_index(drop=True)

@@ -61,6 +61,8 @@ def is_run(folder: Path) -> bool:
         return True
     if (folder / "predictions.parquet").exists():
         return False
+    if (folder / SETTINGS).exists():
+        raise RunError(f"{folder}: is unfinished", "run its `naevus predict` command again")
     problem = ": is neither a run nor predictions" if folder.exists() else " does not exist"
     raise RunError(f"{folder}{problem}", "name the --out of `naevus train` or `naevus predict`")
 

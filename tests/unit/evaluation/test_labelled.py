@@ -75,7 +75,7 @@ def test_predictions_are_joined_with_ground_truth_by_id(tmp_path: Path) -> None:
     ]
 
 
-def test_images_without_prediction_or_ground_truth_are_an_error(tmp_path: Path) -> None:
+def test_images_without_prediction_or_row_are_an_error(tmp_path: Path) -> None:
     known, rows = records(tmp_path), rows_of()
     with pytest.raises(DataError, match=r"^some/table: 1 image .*prediction: d; 1 pred.*x"):
         with_truth(rows, known, name="some/table")
@@ -83,12 +83,16 @@ def test_images_without_prediction_or_ground_truth_are_an_error(tmp_path: Path) 
         with_truth(rows[rows["image_id"] != "x"], known)
     with pytest.raises(DataError, match="1 predicted image is not in the data set: x"):
         with_truth(rows, known[known["image_id"] != "d"])
-    blank = known["image_id"] == "c"
-    bare = known[known["image_id"] != "d"].assign(diagnosis=known["diagnosis"].mask(blank))
-    with pytest.raises(DataError, match="1 predicted image has no ground truth: c"):
-        with_truth(rows[rows["image_id"] != "x"], bare)
     whole = with_truth(rows[rows["image_id"] != "x"], known[known["image_id"] != "d"])
     assert (whole.left_out, whole.unpredicted) == ((), {})
+
+
+def test_images_whose_row_has_no_ground_truth_are_left_out_and_counted(tmp_path: Path) -> None:
+    known, rows = records(tmp_path), rows_of()
+    blank = known["image_id"] == "c"
+    bare = known[known["image_id"] != "d"].assign(diagnosis=known["diagnosis"].mask(blank))
+    joined = with_truth(rows[rows["image_id"] != "x"], bare)
+    assert joined.notes() == ["1 predicted image has no ground truth: c: left out"]
 
 
 def test_images_of_other_parts_are_reported_and_not_required(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from naevus import __version__
-from naevus.errors import NaevusError
-from naevus.runs.predictions import SETTINGS, PredictionsFolder
+from naevus.errors import NaevusError, RunError
+from naevus.runs.predictions import SETTINGS, PredictionsFolder, is_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,3 +82,10 @@ def test_another_version_is_named_as_the_reason(
         f"{tmp_path} holds predictions of {maker}; naevus {__version__} has other settings ("
     )
     assert "--out" in caught.value.remedy
+
+
+def test_predictions_that_were_interrupted_are_called_unfinished(tmp_path: Path) -> None:
+    (tmp_path / SETTINGS).write_text("{}")
+    with pytest.raises(RunError, match="is unfinished") as caught:
+        is_run(tmp_path)
+    assert "again" in caught.value.remedy
