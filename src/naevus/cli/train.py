@@ -92,8 +92,9 @@ def train(
       torchrun --nproc-per-node 2 -m naevus train classification DATA --out cls
 
     Writes checkpoints, bundles and out-of-fold predictions to the run folder, OUT. The same
-    command resumes an interrupted run, and several commands can train different folds of a run at
-    the same time. --set overrides settings of the recipe. To write your own recipe, start from
+    command resumes an interrupted run from the last checkpoint, which is written at the end of an
+    epoch and every two minutes. Several commands can train different folds of a run at the same
+    time. --set overrides settings of the recipe. To write your own recipe, start from
     the output of --show-recipe:
 
       naevus train classification --show-recipe > my.toml

@@ -314,9 +314,10 @@ class Folds:
         new, absent = theirs - ours, ours - set(known["image_id"])
         if new or absent:
             raise FoldsError(
-                f"the images of {dataset.root} have changed since the folds were made: "
+                f"the images of {dataset.root} are not those of the folds: "
                 f"{len(new)} new, {len(absent)} absent, the first is {min(new | absent)}",
-                "use the data and the --limit of the folds, or make new folds in another file",
+                "use the data, --part and --limit that the folds were made with, or make new folds "
+                "in another file",
             )
         assigned = known[known["image_id"].isin(ours)]
         fold = assigned["image_id"].map(self.table.set_index("image_id")["fold"])
