@@ -41,17 +41,22 @@ SITES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "torso": (
         "torso", "trunk", "anterior_torso", "posterior_torso", "lateral_torso", "back", "chest",
-        "abdomen", "buttocks", "rumpf", "stamm", "rucken", "ruecken", "brust", "bauch",
+        "abdomen", "buttocks", "upper_back", "lower_back", "flank",
+        "rumpf", "stamm", "rucken", "ruecken", "brust", "bauch",
     ),
     "upper extremity": (
-        "upper_extremity", "upper_limb", "upper_limbs", "arm", "forearm", "shoulder", "hand",
+        "upper_extremity", "upper_limb", "upper_limbs", "arm", "upper_arm", "lower_arm", "forearm",
+        "shoulder", "wrist", "hand",
         "obere_extremitat", "unterarm",
     ),
     "lower extremity": (
-        "lower_extremity", "lower_limb", "lower_limbs", "leg", "thigh", "knee", "foot",
+        "lower_extremity", "lower_limb", "lower_limbs", "leg", "upper_leg", "lower_leg", "thigh",
+        "knee", "calf", "shin", "ankle", "foot",
         "untere_extremitat", "bein", "fuss",
     ),
-    "palms/soles": ("palms_soles", "palms_or_soles", "acral", "acral_palms_or_soles"),
+    "palms/soles": (
+        "palms_soles", "palms_or_soles", "palm", "sole", "acral", "acral_palms_or_soles",
+    ),
     "oral/genital": ("oral_genital", "oral_or_genital", "genital", "genital_areas", "mucosa"),
 }  # fmt: skip
 """Sites that are merged, in the spellings of the ISIC Archive, HAM10000 and other data sets.
@@ -461,7 +466,9 @@ class PatientCounts(NamedTuple):
             listed = ", ".join(
                 f"{column} {value} ({count:,})" for (column, value), count in self.unknown.items()
             )
-            found.append(f"metadata: unknown to the bundle, without effect: {listed}")
+            of_sites = any(column == "site" for column, _ in self.unknown)
+            sites = f"; sites are {', '.join(SITES)}" if of_sites else ""
+            found.append(f"metadata: unknown to the bundle, without effect: {listed}{sites}")
         if self.not_ages:
             found.append(f"metadata: {self.not_ages}")
         if self.ignored:

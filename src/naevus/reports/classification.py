@@ -62,9 +62,9 @@ def summary(found: ClassificationEvaluation, which: str) -> str:
     headline, recalls = found.as_predicted.intervals, found.as_predicted.recalls
     text = (
         f"Of {images_of(found.images, found.groups, found.unit)}{which} "
-        f"{_fraction(headline['accuracy'], found.unit)} are classified correctly. The mean "
-        f"recall of the {len(recalls)} diagnoses (balanced accuracy) is "
-        f"{_fraction(headline['balanced_accuracy'], found.unit)}"
+        f"{_fraction(headline['accuracy'], found.unit)} are classified correctly by the natural "
+        f"decision. By the balanced one, the mean recall of the {len(recalls)} diagnoses "
+        f"(balanced accuracy) is {_fraction(headline['balanced_accuracy'], found.unit)}"
     )
     if "MEL" in recalls:
         text += f"; the recall of melanoma is {_fraction(recalls['MEL'], found.unit)}"
