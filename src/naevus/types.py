@@ -37,6 +37,7 @@ class EngineChoice(NamedTuple):
         limit: The instruction set that the process is limited to; None: no limit.
         why: The reason for this choice, in a few words.
         tried: Whether it was tested on this machine.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     engine: EngineName = "openvino"
@@ -45,6 +46,7 @@ class EngineChoice(NamedTuple):
     limit: str | None = None
     why: str = "safe on every machine"
     tried: bool = False
+    device: str = "auto"
 
     def __str__(self) -> str:
         """Return a short description."""
@@ -52,7 +54,8 @@ class EngineChoice(NamedTuple):
         same = pair[0] == pair[1]
         computes = pair[0] if same else f"{pair[0]} (segmentation) and {pair[1]} (classification)"
         held = f" up to {self.limit}" if self.limit else ""
-        return f"{self.engine} in {computes}{held}"
+        where = f" on {self.device}" if self.device.startswith("cuda") else ""
+        return f"{self.engine} in {computes}{held}{where}"
 
 
 Only = Literal["masks", "crops"]

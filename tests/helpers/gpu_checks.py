@@ -108,6 +108,34 @@ class Checks:
             there.run(batch)
         return f"differs by {far:.1e}; {640 / (time.perf_counter() - began):.0f} images/s"
 
+    def prediction(self) -> str:
+        """Predict with the command on the device and on the CPU: the same diagnoses."""
+        tables = []
+        for device in (self.device, "cpu"):
+            out = self.folder / f"predicted-{device.replace(':', '-')}"
+            self.command(
+                "predict", self.data, "--split", "train", "--part", "task3", "--device", device,
+                "--bundle", self.folder / "whole" / "fold-0" / "bundle", "--out", out,
+            )  # fmt: skip
+            settings = json.loads((out / "predict.json").read_text(encoding="utf-8"))
+            taken = settings["classifier"]["device"]
+            assert taken.partition(":")[0] == device.partition(":")[0], taken
+            tables.append(pd.read_parquet(out / "predictions.parquet"))
+        one, other = (table.filter(like="prob_").to_numpy(float) for table in tables)
+        far = float(np.abs(one - other).max())
+        assert one.size
+        assert far < TOLERANCE, far
+        return f"{len(one)} images; probabilities differ by {far:.1e}"
+
+    def command(self, *words: object) -> None:
+        """Run a command of naevus to its end."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "naevus", *map(str, words)], cwd=self.folder, check=False,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}, capture_output=True,
+            text=True, timeout=300,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-2000:]
+
     def run(self, out: str, *before: str, **settings: Any) -> None:
         """Train to the end."""
         process = self.start(out, *before, **settings)
@@ -132,7 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         checks = Checks(parser.parse_args(arguments).device, Path(folder))
         every: tuple[Callable[[], str], ...] = (
-            checks.training, checks.resuming, checks.processes, checks.inference
+            checks.training, checks.resuming, checks.processes, checks.inference,
+            checks.prediction,
         )  # fmt: skip
         for check in every:
             try:

@@ -370,6 +370,42 @@ def test_bf16_reaches_the_engines_and_is_reported(
     assert output["segmenter"]["precision"] == "fp32"
 
 
+def test_a_gpu_that_is_not_there_ends_in_one_line(tmp_path: Path, images: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    words = (images, "--bundle", tmp_path / "s", "--only", "masks", "--out", tmp_path / "out")
+    for more, reason in (
+        (("--device", "cuda"), "no CUDA; install onnxruntime-gpu in place of onnxruntime"),
+        (("--device", "cuda:1", "--engine", "openvino"), "needs the engine onnxruntime"),
+        (("--device", "gpu"), "no device is called 'gpu'; use auto, cpu, cuda or cuda:N"),
+        (("--device", "cuda", "--backend", "ray"), "--backend ray predicts on CPUs"),
+    ):
+        refused = call(*words, *more)
+        assert isinstance(refused.exception, ConfigError)
+        assert reason in str(refused.exception)
+        assert "\n" not in str(refused.exception)
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_cpu_by_name_gives_the_bytes_of_auto(tmp_path: Path, images: Path) -> None:
+    segmentation_bundle(tmp_path / "s")
+    words = (images, "--bundle", tmp_path / "s", "--only", "masks")
+    for name, more in (("one", ()), ("other", ("--device", "cpu"))):
+        assert call(*words, *more, "--out", tmp_path / name).exit_code == 0
+    one, other = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("one", "other")
+    )
+    assert one == other
+    output = json.loads((tmp_path / "one" / "predict.json").read_text())
+    assert output["segmenter"]["device"] == "cpu"
+    again = call(*words, "--out", tmp_path / "one")
+    assert again.exit_code == 0
+
+
 NOTHING_MORE = """
 import sys
 from naevus.cli.main import app

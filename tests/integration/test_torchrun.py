@@ -97,3 +97,4 @@ def test_the_checks_for_gpus_work_on_a_cpu(tmp_path: Path) -> None:
     checks = Checks("cpu", tmp_path)
     assert checks.training().endswith(" images/s")
     assert checks.inference().startswith("differs by ")
+    assert "probabilities differ by" in checks.prediction()

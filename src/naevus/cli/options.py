@@ -259,6 +259,16 @@ Engine = Annotated[
         rich_help_panel=COMPUTING,
     ),
 ]
+InferenceDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:N]",
+        help="Where to predict. cuda needs onnxruntime-gpu in place of onnxruntime; auto takes the "
+        "GPU only if the engine is onnxruntime and has CUDA.",
+        rich_help_panel=COMPUTING,
+    ),
+]
 Precision = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option(

@@ -20,6 +20,7 @@ from naevus.cli.options import (
     Bundles,
     Engine,
     ImageTypeName,
+    InferenceDevice,
     OutIfGiven,
     Part,
     Precision,
@@ -222,6 +223,7 @@ def predict(
     limit: SpreadImages = None,
     engine: Engine = None,
     precision: Precision = None,
+    device: InferenceDevice = "auto",
     threads: Threads = None,
     batch_size: Annotated[
         int,
@@ -300,6 +302,7 @@ def predict(
         batch_size=batch_size,
     )
     one = None if shard is None else Shard.parse(shard)
+    requested = bool(engine or precision) or device != "auto"
     _check_stores(selection, out, backend, address)
     _check_diagnoses(only, prevalence=prevalence, lesions=lesions, group_by=group_by)
     patients = _metadata(metadata, mm_per_pixel, only)
@@ -310,7 +313,7 @@ def predict(
     abilities = Abilities.of(bundles, **used)
     check_options(outputs, abilities, patients)
     _check_lesions(abilities, lesions=lesions, group_by=group_by)
-    with _output(out, backend, address, threads) as (out, where):
+    with _output(out, backend, address, threads, device) as (out, where):
         PredictionsFolder(out).check_free()
         selected = selection.find(out, without, reporter)
         if only is None and _is_challenge(selected.layouts, abilities):
@@ -325,8 +328,9 @@ def predict(
             engine=engine,
             threads=threads,
             precision=precision,
+            device=device,
             streams=streams_for(len(selected.sources), threads or cpu_count()),
-            choice=None if engine or precision else PredictionsFolder(out).choice(),
+            choice=None if requested else PredictionsFolder(out).choice(),
             report=errors.print,
         )
         from naevus.inference import batch
@@ -374,13 +378,14 @@ def _check_stores(
 
 
 def _output(
-    out: Path, backend: str, address: str | None, threads: int | None
+    out: Path, backend: str, address: str | None, threads: int | None, device: str
 ) -> AbstractContextManager[tuple[Path, Backend | None]]:
     """Return the folder to write to, and where to predict; with Ray, OUT may be an address."""
     if backend == "here":
         return nullcontext((out, None))
-    from naevus.inference.ray import ray_output
+    from naevus.inference.ray import check_cpu, ray_output
 
+    check_cpu(device)
     return ray_output(out, address, threads)
 
 

@@ -22,6 +22,7 @@ from naevus.inference.ensemble import (
     check_shape,
     check_together,
     class_priors_of,
+    device_of,
     different_input_specs,
     faults_of,
     lacks_output,
@@ -99,6 +100,7 @@ class Classifier:
         precision: Precision of the computation.
         streams: Number of chunks of a batch that OpenVINO computes in parallel
             (`naevus.inference.engines.streams_for`); it does not change the predictions.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         prevalence: C class priors of the images' origin (`naevus.evaluation.priors`); None: those
             of the training data.
 
@@ -130,12 +132,13 @@ class Classifier:
         threads: int | None = None,
         precision: Precision = "fp32",
         streams: int = 1,
+        device: str = "auto",
         prevalence: Sequence[float] | None = None,
     ) -> None:
         self.bundles = as_sequence(bundles)
         check_together(self.bundles, "classification")
         self.transforms = transforms_of(tta)
-        self._choices = {
+        self._choices: dict[str, Any] = {
             "tta": tta,
             "engine": engine,
             "precision": precision,
@@ -162,7 +165,9 @@ class Classifier:
             threads=threads,
             precision=precision,
             streams=streams,
+            device=device,
         )
+        self._choices["device"] = device_of(self.members)
         self.input_specs = different_input_specs(self.members)
         self.offsets = tuple(
             member.cam_offset if len(self.transforms) == 1 else (0.0, 0.0) for _, member in pairs

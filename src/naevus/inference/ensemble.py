@@ -53,6 +53,7 @@ def open_members(
     threads: int | None,
     precision: Precision,
     streams: int,
+    device: str,
 ) -> tuple[Loaded, ...]:
     """Load members.
 
@@ -63,6 +64,7 @@ def open_members(
         threads: Threads of the engine; None: one per processor of this process.
         precision: Precision of the computation.
         streams: Number of chunks of a batch that OpenVINO computes in parallel.
+        device: Where the networks run.
 
     Raises:
         BundleError: A graph does not have the output, or is unusable.
@@ -72,7 +74,12 @@ def open_members(
     for bundle, member, input_spec in wanted:
         path = bundle.member_path(member)
         graph = open_engine(
-            path, engine=engine, threads=threads, precision=precision, streams=streams
+            path,
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            streams=streams,
+            device=device,
         )
         if output not in graph.outputs:
             raise BundleError(
@@ -80,6 +87,11 @@ def open_members(
             )
         loaded.append(Loaded(bundle, name_of(bundle, member), input_spec, graph, path))
     return tuple(loaded)
+
+
+def device_of(members: Iterable[Loaded]) -> str:
+    """Return where members run; several devices are joined with ``+``."""
+    return "+".join(sorted({member.engine.device for member in members}))
 
 
 def name_of(bundle: Bundle, member: Member) -> str:

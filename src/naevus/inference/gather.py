@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from naevus.runs.prediction_tables import Part
     from naevus.types import Decision, FailedImage
 
-_MAY_DIFFER: Final = ("engine", "precision", "instructions")
+_MAY_DIFFER: Final = ("engine", "precision", "instructions", "device")
 _IDS: Final = ".ids.csv"
 _TOGETHER: Final = "gather only shards of one command (`naevus predict --shard`)"
 

@@ -48,6 +48,7 @@ def open_networks(
     threads: int | None = None,
     precision: Precision | None = None,
     streams: int = 1,
+    device: str = "auto",
     choice: EngineChoice | None = None,
     report: Callable[[str], None] = _log_line,
 ) -> Networks:
@@ -65,7 +66,9 @@ def open_networks(
         precision: Precision of the computation; None: the best one here, among those that the
             bundles recommend.
         streams: Number of chunks of a batch that OpenVINO computes in parallel.
-        choice: A previous choice, as of a resumed job; engine and precision must then be None.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a GPU needs ONNX Runtime.
+        choice: A previous choice, as of a resumed job; engine, precision and device must
+            then not be given.
         report: Called with one-line messages about trials and their result.
 
     Raises:
@@ -78,13 +81,15 @@ def open_networks(
     )
     prevalences = None if prevalence is None else _prevalences(prevalence, classification)
     used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
-    chosen = choice or choose(used, engine=engine, precision=precision, report=report)
+    chosen = choice or choose(
+        used, engine=engine, precision=precision, device=device, report=report
+    )
     instructions.hold(chosen.limit)
     how: Any = {"tta": tta, "threads": threads, "streams": streams}
     try:
         return _opened((segmentation, finding), classification, chosen, prevalences, how)
     except ConfigError as error:
-        last = EngineChoice("onnxruntime")
+        last = EngineChoice("onnxruntime", device=device)
         if choice or engine or precision or chosen.engine == last.engine or not installed(last):
             raise
         report(f"Networks run in {last}: {error}.")
@@ -125,7 +130,7 @@ def _opened(
 ) -> Networks:
     # Compiling a graph uses one processor, so two graphs are compiled in parallel.
     with ThreadPoolExecutor(2, thread_name_prefix="naevus") as pool:
-        how = how | {"engine": chosen.engine}
+        how = how | {"engine": chosen.engine, "device": chosen.device}
         one, other = chosen.segmentation, chosen.classification
         segmentation, finding = segmenting
         contours = (

@@ -153,8 +153,8 @@ class Predictor:
         Returns:
             ``naevus_version``; ``bundles``: the folder of each by SHA-256; ``threads``;
             ``segmentation`` and ``classification``: names of networks, engine, precision,
-            instructions and test-time augmentation, and for classification classes, taxonomy,
-            coverage of prediction sets and prevalence; None where there is none.
+            device, instructions and test-time augmentation, and for classification classes,
+            taxonomy, coverage of prediction sets and prevalence; None where there is none.
 
         Raises:
             ConfigError: The predictor is closed.
@@ -416,6 +416,7 @@ def load(
     precision: Precision | None = None,
     threads: int | None = None,
     streams: int = 1,
+    device: str = "auto",
     prevalence: Path | str | None = None,
     attributes: bool = True,
 ) -> Predictor:
@@ -435,6 +436,8 @@ def load(
         threads: Number of threads; None: one per processor of this process.
         streams: Number of chunks of a batch that are computed in parallel. 1 has the lowest
             latency; for thousands of images, as many as threads are faster.
+        device: ``cpu``; ``cuda`` or ``cuda:N`` for a GPU, which needs onnxruntime-gpu in place of
+            onnxruntime; or ``auto``: with ONNX Runtime a GPU if there is one, otherwise the CPU.
         prevalence: A TOML file with the prevalence of each diagnosis at the images' origin
             (``MEL = 0.05``, one line each), to which natural probabilities are re-weighted.
         attributes: Whether to segment dermoscopic attributes, if a bundle has networks for them;
@@ -466,6 +469,7 @@ def load(
         threads=threads,
         precision=precision,
         streams=streams,
+        device=device,
     )
     predictor = Predictor(*networks, threads=threads, made_by=made_by)
     _log.info("naevus %s loaded %r", __version__, predictor)

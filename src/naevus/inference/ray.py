@@ -157,6 +157,7 @@ class RayBackend:
     def _plan(self, folder: PredictionsFolder, options: PredictionOptions, limits: Limits) -> _Plan:
         choice = folder.choice()
         assert choice is not None  # the folder is claimed
+        check_cpu(choice.device)
         pixels = {limits.pixels_of("JPEG"), limits.pixels_of("PNG")}
         return _Plan(
             tuple(str(bundle.folder.resolve()) for bundle in options.bundles),
@@ -178,6 +179,19 @@ class RayBackend:
         paths = [folder.embeddings_part(key)] if embeddings else []
         for path in (*paths, folder.part(key)):
             self._store.download(path.relative_to(folder.root).as_posix(), path)
+
+
+def check_cpu(device: str) -> None:
+    """Check that no actor would need a GPU, which Ray is not asked for.
+
+    Raises:
+        ConfigError: The device is a GPU.
+    """
+    if "cuda" in device:
+        raise ConfigError(
+            f"--backend ray predicts on CPUs, not on {device}",
+            "leave out --backend ray, or use --device cpu and another OUT",
+        )
 
 
 def import_ray(*, local: bool) -> ModuleType:

@@ -23,6 +23,7 @@ from naevus.inference.ensemble import (
     by_input_spec,
     check_shape,
     check_together,
+    device_of,
     different_input_specs,
     faults_of,
     mean,
@@ -87,6 +88,7 @@ class Segmenter:
         precision: Precision of the computation.
         streams: Number of chunks of a batch that OpenVINO computes in parallel
             (`naevus.inference.engines.streams_for`); it does not change the predictions.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         BundleError: A graph is unusable.
@@ -111,6 +113,7 @@ class Segmenter:
         threads: int | None = None,
         precision: Precision = "fp32",
         streams: int = 1,
+        device: str = "auto",
     ) -> None:
         segmenting = as_sequence(bundles)
         if segmenting or not attributes:
@@ -120,7 +123,7 @@ class Segmenter:
         self.bundles = (*segmenting, *(each for each in attributes if each not in segmenting))
         without = not attributes and any(each.spec.attributes for each in segmenting)
         self._transforms = transforms_of(tta)
-        self._choices = {
+        self._choices: dict[str, Any] = {
             "tta": tta,
             "engine": engine,
             "precision": precision,
@@ -139,6 +142,7 @@ class Segmenter:
         }
         how: Any = {
             "engine": engine, "threads": threads, "precision": precision, "streams": streams,
+            "device": device,
         }  # fmt: skip
         more = [wanted for key, wanted in maps.items() if key not in lesions]
         self.members = (
@@ -149,6 +153,7 @@ class Segmenter:
             [name for name, keys in (("logit", lesions), ("attributes", maps)) if key in keys]
             for key in dict.fromkeys((*lesions, *maps))
         ]
+        self._choices["device"] = device_of(self.members)
         self.input_specs = different_input_specs(self.members)
         self.size = max(input_spec.size for input_spec in self.input_specs)
         # Separate sizes, so that a lesion mask does not depend on requested attributes.

@@ -308,13 +308,13 @@ def prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     """Return the commands that predict and report the same again."""
     words = ["naevus", "predict", "IMAGES"]
     chosen: dict[str, set[str]] = {}
-    options = {"tta": "--tta", "engine": "--engine", "precision": "--precision"}
+    names = ("tta", "engine", "precision", "device")
     for part in ("segmenter", "classifier"):
         made_with = settings.get(part) or {}
         words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
-        for name, option in options.items():
-            if name in made_with:
-                chosen.setdefault(option, set()).add(str(made_with[name]))
+        for name in names:
+            if name in made_with and (name, made_with[name]) != ("device", "cpu"):
+                chosen.setdefault(f"--{name}", set()).add(str(made_with[name]))
     words += ["--metadata", "METADATA"] if settings.get("metadata") else []
     for option, values in chosen.items():
         if len(values) == 1:  # by default each task uses its bundle's recommended precision

@@ -237,12 +237,16 @@ class PredictionsFolder:
             settings = json.loads(read_json_text(self.root / SETTINGS))
             parts = [settings[name] for name in ("segmenter", "classifier")]
             (engine,) = {part["engine"] for part in parts if part}
+            (device,) = {str(part["device"]) for part in parts if part}
             (limit,) = {part["instructions"] for part in parts if part}
             one, other = (_computed(part["precision"] if part else "fp32") for part in parts)
         except (OSError, ValueError, KeyError, TypeError):
             return None  # `claim` reports the problem
         known = engine in get_args(EngineName)
-        return EngineChoice(engine, one, other, limit, "as the job began") if known else None
+        if not known:
+            return None
+        where = device if "+" not in device else "auto"
+        return EngineChoice(engine, one, other, limit, "as the job began", device=where)
 
     def sweep(self) -> None:
         """Remove half-written files of a killed job; call it with the lock held."""

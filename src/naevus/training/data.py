@@ -233,6 +233,7 @@ class BatchLoader:
         draw: See :func:`order`.
         rank: Index of this process; each process takes its part of every batch.
         world: Number of processes that train together.
+        pin: Whether batches go to a GPU: threads then pin their memory.
     """
 
     def __init__(
@@ -243,9 +244,10 @@ class BatchLoader:
         *,
         rank: int = 0,
         world: int = 1,
+        pin: bool = False,
     ) -> None:
         self._examples, self._recipe, self._draw = examples, recipe, draw
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._pin = rank, world, pin
         self._images = _Images(examples, recipe, varied=True)
 
     @property
@@ -274,7 +276,7 @@ class BatchLoader:
             keys[step * recipe.batch_size :][: recipe.batch_size][self._rank :: self._world]
             for step in range(first, self.steps)
         ]
-        return _prepared(self._images, batches, workers_of(recipe))
+        return _prepared(self._images, batches, workers_of(recipe), pin=self._pin)
 
     def last(self, count: int) -> Iterator[Tensor]:
         """Yield the last epoch's batches until there were ``count`` images: uint8 N x S x S x 3."""
@@ -286,19 +288,26 @@ class BatchLoader:
 
     def whole(self) -> BatchLoader:
         """Return the same batches, undivided."""
-        return BatchLoader(self._examples, self._recipe, self._draw)
+        return BatchLoader(self._examples, self._recipe, self._draw, pin=self._pin)
 
 
 def plain_batches(
-    examples: Samples, recipe: Recipe, size: int, rank: int = 0, world: int = 1
+    examples: Samples,
+    recipe: Recipe,
+    size: int,
+    rank: int = 0,
+    world: int = 1,
+    *,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Yield all images once, in order and without augmentation, at ``size`` pixels.
 
-    Each of ``world`` processes takes every n-th batch of `plain_batch_size` images.
+    Each of ``world`` processes takes every n-th batch of `plain_batch_size` images. With
+    ``pin`` threads pin their memory, for a GPU.
     """
     keys = [SampleKey(row, 0, size) for row in range(len(examples.ids))]
     batches = split_batches(keys, plain_batch_size(recipe))[rank::world]
-    return _prepared(_Images(examples, recipe, varied=False), batches, workers_of(recipe))
+    return _prepared(_Images(examples, recipe, varied=False), batches, workers_of(recipe), pin=pin)
 
 
 def plain_batch_size(recipe: Recipe) -> int:
@@ -314,13 +323,18 @@ def workers_of(recipe: Recipe) -> int:
 
 
 def _prepared(
-    images: _Images, batches: Sequence[Sequence[SampleKey]], workers: int
+    images: _Images, batches: Sequence[Sequence[SampleKey]], workers: int, *, pin: bool
 ) -> Iterator[Batch]:
     """Yield batches in order, and prepare the next ones in threads.
 
     Threads rather than processes: preparing an image releases the GIL, and a forked process
-    inherits dead thread pools.
+    inherits dead thread pools. They also pin the memory, so that copies to a GPU do not block.
     """
+
+    def prepare(keys: Sequence[SampleKey]) -> Batch:
+        pixels, targets = images.batch(keys)
+        return (pixels.pin_memory(), targets.pin_memory()) if pin else (pixels, targets)
+
     if not workers:
         yield from map(images.batch, batches)
         return
@@ -328,7 +342,7 @@ def _prepared(
         waiting: deque[Future[Batch]] = deque()
         try:
             for keys in batches:
-                waiting.append(pool.submit(images.batch, keys))
+                waiting.append(pool.submit(prepare, keys))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:

@@ -26,6 +26,7 @@ from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
 from naevus.errors import ConfigError, RunError
+from naevus.inference.engines.devices import parse_device
 from naevus.io.parallel import batches, cpu_count
 from naevus.io.torchrun import Launch, launched
 from naevus.training.performance import resolve
@@ -355,26 +356,24 @@ def synchronise(network: nn.Module, recipe: Recipe) -> None:
 
 def _device(device: str, launch: Launch) -> tuple[str, int]:
     """Return the kind of device, and the number of the GPU."""
-    kind, _, text = device.partition(":")
-    if kind == "auto" and not text:
+    kind, number = parse_device(device)
+    if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in {"cpu", "cuda"} or (":" in device and (kind == "cpu" or not text.isdecimal())):
-        raise ConfigError(f"no device is called {device!r}", "use auto, cpu, cuda or cuda:N")
     if kind == "cpu":
         return kind, 0
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if text and launch.world > 1:
+    if number is not None and launch.world > 1:
         raise ConfigError(
             f"--device {device} is one GPU, but {launch.world} processes train together",
             "use --device cuda: each process takes the GPU of its own number",
         )
-    needed = int(text) + 1 if text else launch.local_world
+    needed = launch.local_world if number is None else number + 1
     if needed > there:
         raise ConfigError(
             f"--device {device} needs {needed} of this machine's GPUs, but torch finds {there}",
             "use --device cpu or another number, or install a build of torch for this GPU",
         )
-    return kind, int(text or 0)
+    return kind, number or 0
 
 
 def _check_recipe(recipe: Recipe, world: int, kind: str) -> None:

@@ -165,8 +165,10 @@ def outputs(
     was_training = network.training
     network.eval()
     pairs = [
-        (network(pixels.to(device)).float().cpu(), targets)
-        for pixels, targets in plain_batches(examples, recipe, size, rank, world)
+        (network(pixels.to(device, non_blocking=True)).float().cpu(), targets)
+        for pixels, targets in plain_batches(
+            examples, recipe, size, rank, world, pin=device.type == "cuda"
+        )
     ]
     network.train(was_training)
     if processes is None:

@@ -150,6 +150,7 @@ def train_fold(
         training_task.draw,
         rank=processes.rank,
         world=processes.world,
+        pin=processes.fabric.device.type == "cuda",
     )
     trainer = Trainer(network, training_task, batches, recipe, processes.fabric, folder)
     sizes = (training_task.training.ids, training_task.validation.ids, held_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -140,6 +141,25 @@ def test_the_number_of_workers_changes_nothing(caches: tuple[ImageCache, ImageCa
     helped = BatchLoader(examples(caches[0]), RECIPE.model_copy(update={"workers": 1}))
     for (one, _), (other, _) in zip(alone.epoch(0), helped.epoch(0), strict=True):
         assert torch.equal(one, other)
+
+
+def test_threads_pin_memory_for_a_gpu(
+    caches: tuple[ImageCache, ImageCache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[str] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(threading.current_thread().name)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    for workers, wanted in ((1, False), (0, True), (1, True)):
+        recipe = RECIPE.model_copy(update={"workers": workers})
+        loader = BatchLoader(examples(caches[0]), recipe, pin=wanted)
+        batches = [*loader.epoch(0), *loader.whole().epoch(0)]
+        batches += plain_batches(examples(caches[0]), recipe, 24, pin=wanted)
+        assert len(pinned) == 2 * len(batches) * bool(workers and wanted)
+    assert threading.main_thread().name not in pinned
 
 
 def test_threads_prepare_batches_only_with_a_gpu(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from naevus.errors import ConfigError
 from naevus.inference.engines.base import Engine, Outputs
+from naevus.inference.engines.devices import check_device
 from naevus.inference.engines.onnxruntime import CPU, CUDA, OnnxRuntimeEngine, import_onnxruntime
 from naevus.inference.engines.openvino import (
     PIECE,
@@ -44,6 +45,7 @@ def open_engine(
     *,
     precision: Precision = "fp32",
     streams: int = 1,
+    device: str = "auto",
 ) -> Engine:
     """Load an ONNX graph into an engine.
 
@@ -53,15 +55,18 @@ def open_engine(
         threads: Number of threads; None: one per processor of this process.
         precision: Precision of the computation.
         streams: Number of chunks of a batch that OpenVINO computes in parallel; see `streams_for`.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; OpenVINO runs on the CPU.
 
     Raises:
         BundleError: The file is not a usable graph.
-        ConfigError: The engine is unknown or not installed, or does not support the precision here.
+        ConfigError: The engine is unknown or not installed, or does not support the precision or
+            the device here.
     """
+    check_device(device, engine)
     if engine == "openvino":
         return OpenVINOEngine(path, threads, precision=precision, streams=streams)
     if engine == "onnxruntime":
-        return OnnxRuntimeEngine(path, threads, precision=precision)
+        return OnnxRuntimeEngine(path, threads, precision=precision, device=device)
     raise ConfigError(f"unknown engine {engine!r}", f"use {' or '.join(get_args(EngineName))}")
 
 

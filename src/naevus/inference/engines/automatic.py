@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ from naevus.bundles.sample import compared, distance, read_sample, sample_batch
 from naevus.errors import ConfigError, NaevusError
 from naevus.inference.engines import instructions
 from naevus.inference.engines.base import unable
+from naevus.inference.engines.devices import check_device
 from naevus.inference.engines.onnxruntime import OnnxRuntimeEngine
 from naevus.inference.engines.openvino import CompiledCache
 from naevus.inference.engines.trial import ROUNDS, TIMEOUT, EngineSetup, Result, TrialNetwork, tried
@@ -62,6 +64,7 @@ def choose(
     *,
     engine: EngineName | None = None,
     precision: Precision | None = None,
+    device: str = "auto",
     report: Report,
 ) -> EngineChoice:
     """Choose how to run the networks of bundles on this machine.
@@ -70,6 +73,8 @@ def choose(
         bundles: The bundles of one ensemble.
         engine: The requested engine; None: choose the best.
         precision: The requested precision; None: choose the best.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. A GPU needs ONNX Runtime; ONNX Runtime on
+            a requested device is not tried, but checked when it is opened.
         report: Called with one-line messages about the trials and their result.
 
     Returns:
@@ -80,6 +85,21 @@ def choose(
     Raises:
         ConfigError: The requested setup does not run here, or none does.
     """
+    kind = check_device(device, engine)
+    if kind == "cuda" or (kind == "cpu" and engine == "onnxruntime"):
+        computed = precision or "fp32"
+        return EngineChoice("onnxruntime", computed, computed, None, "named", device=device)
+    choice = _chosen(bundles, engine, precision, report)
+    sure = choice.tried and (kind == "auto" or choice.engine == "openvino")
+    return choice._replace(device=device, tried=sure)
+
+
+def _chosen(
+    bundles: Sequence[Bundle],
+    engine: EngineName | None,
+    precision: Precision | None,
+    report: Report,
+) -> EngineChoice:
     named = _named(engine, precision)
     networks = [each for bundle in bundles for each in trial_networks(bundle)]
     kept = _kept(networks, bundles, f"{engine} {precision}" if engine or precision else _AUTOMATIC)
@@ -309,10 +329,11 @@ def _nothing(trials: Trials) -> ConfigError:
 
 
 def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    # The build for GPUs is another package with the same modules.
+    for name in (package, "onnxruntime-gpu") if package == "onnxruntime" else (package,):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return None
 
 
 def _kept(networks: Sequence[TrialNetwork], bundles: Sequence[Bundle], named: str) -> Path | None:

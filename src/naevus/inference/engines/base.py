@@ -31,10 +31,12 @@ class Engine(Protocol):
     Attributes:
         outputs: Names of the graph's outputs.
         precision: Precision of the computation.
+        device: Where it runs: ``cpu`` or ``cuda:N``.
     """
 
     outputs: tuple[str, ...]
     precision: Precision
+    device: str
 
     def run(self, batch: NDArray[np.uint8]) -> Outputs:
         """Return the graph's outputs for N x H x W x 3 RGB pixels; their first axis is N."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,12 +16,13 @@ from naevus.inference.engines.base import (
     refuse_forked,
     unusable,
 )
+from naevus.inference.engines.devices import parse_device
 from naevus.inference.engines.graphfile import check_graph
 from naevus.io.extras import how_to_install
 from naevus.io.parallel import cpu_count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import ModuleType
 
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from naevus.types import Precision
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_REMEDY: Final = "install onnxruntime-gpu in place of onnxruntime, or use the device cpu"
+
+_log = logging.getLogger(__name__)
 
 
 class OnnxRuntimeEngine:
@@ -38,16 +44,24 @@ class OnnxRuntimeEngine:
         path: The ONNX graph: one uint8 N x H x W x 3 input, float outputs.
         threads: Number of threads; None: one per processor of this process.
         precision: Precision of the computation; only fp32 is supported.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         BundleError: The file is not a usable graph.
-        ConfigError: ONNX Runtime is not installed, or the precision is not fp32.
+        ConfigError: ONNX Runtime is not installed, the precision is not fp32, or it does not run on
+            the device.
     """
 
     def __init__(
-        self, path: Path, threads: int | None = None, *, precision: Precision = "fp32"
+        self,
+        path: Path,
+        threads: int | None = None,
+        *,
+        precision: Precision = "fp32",
+        device: str = "auto",
     ) -> None:
-        onnxruntime = import_onnxruntime()
+        kind, number = parse_device(device)
+        onnxruntime = import_onnxruntime(_REMEDY if kind == "cuda" else None)
         if precision != "fp32":
             raise ConfigError(
                 f"ONNX Runtime does not compute in {precision} here",
@@ -59,14 +73,16 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = threads or cpu_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        try:
-            self._session = onnxruntime.InferenceSession(
-                content,
-                options,
-                providers=providers(onnxruntime.get_available_providers()),
+        wanted = providers(onnxruntime.get_available_providers(), device)
+
+        def make(those: Sequence[Any]) -> Any:
+            # Its own fallback would print to standard output, and go on without a word here.
+            return onnxruntime.InferenceSession(
+                content, options, providers=those, enable_fallback=0
             )
-        except Exception as error:  # ONNX Runtime's errors share no other base
-            raise unusable(path, str(error)) from error
+
+        self._session, gpu = _session(path, make, wanted, device)
+        self.device = f"cuda:{number or 0}" if gpu else "cpu"
         if len(self._session.get_inputs()) != 1:
             raise unusable(path, "it must have one input")
         if self._session.get_inputs()[0].type != "tensor(uint8)":
@@ -96,12 +112,45 @@ class OnnxRuntimeEngine:
         }
 
 
-def import_onnxruntime() -> ModuleType:
+def _session(
+    path: Path, make: Callable[[Sequence[Any]], Any], wanted: Sequence[Any], device: str
+) -> tuple[Any, bool]:
+    """Return a session, and whether it runs on a GPU."""
+    gpu = wanted[0] != CPU
+    try:
+        session = make(wanted)
+    except Exception as error:  # ONNX Runtime's errors share no other base
+        if not gpu:
+            raise unusable(path, str(error)) from error
+        problem = " ".join(str(error).split())[:200]
+    else:
+        if not gpu or session.get_providers()[0] == CUDA:
+            return session, gpu
+        problem = "CUDA or cuDNN cannot be loaded"
+    if device != "auto":
+        raise ConfigError(
+            f"ONNX Runtime does not run on {device}: {problem}",
+            "install the versions of CUDA and cuDNN that it needs, or use the device cpu",
+        )
+    _warn(problem)
+    return _session(path, make, [CPU], "cpu")
+
+
+@cache
+def _warn(problem: str) -> None:
+    """Log once, not for every network, that the GPU is not used."""
+    _log.warning("ONNX Runtime runs on the CPU, not on the GPU: %s", problem)
+
+
+def import_onnxruntime(remedy: str | None = None) -> ModuleType:
     """Import ONNX Runtime with telemetry disabled.
 
     Since 1.29 its Linux packages report every session to the vendor, including the graph's name and
     hashes, and store an identifier in the user's cache folder. An environment variable, set before
     the import, disables this.
+
+    Args:
+        remedy: How to install it; None: as the extra.
 
     Raises:
         ConfigError: ONNX Runtime is not installed.
@@ -110,12 +159,24 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime  # noqa: PLC0415 (an extra)
     except ImportError as error:
-        raise ConfigError("ONNX Runtime is not installed", how_to_install("onnxruntime")) from error
+        raise ConfigError(
+            "ONNX Runtime is not installed", remedy or how_to_install("onnxruntime")
+        ) from error
     module: ModuleType = onnxruntime
     return module
 
 
-def providers(available: Sequence[str]) -> list[Any]:
-    """Return the execution providers, best first: CUDA without TF32, then CPU."""
-    cuda = [(CUDA, {"use_tf32": "0"})] if CUDA in available else []
-    return [*cuda, CPU]
+def providers(available: Sequence[str], device: str = "auto") -> list[Any]:
+    """Return the execution providers for a device, best first: CUDA without TF32, then CPU.
+
+    Raises:
+        ConfigError: No device has this name, or CUDA is not available.
+    """
+    kind, number = parse_device(device)
+    if kind == "cpu" or (kind == "auto" and CUDA not in available):
+        return [CPU]
+    if CUDA not in available:
+        raise ConfigError(
+            f"there is no device {device}: this build of ONNX Runtime has no CUDA", _REMEDY
+        )
+    return [(CUDA, {"device_id": str(number or 0), "use_tf32": "0"}), CPU]

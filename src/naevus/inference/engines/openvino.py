@@ -160,6 +160,7 @@ class OpenVINOEngine:
         )
         self.outputs = tuple(output.get_any_name() for output in self._compiled.outputs)
         self.precision = precision
+        self.device = "cpu"
         # Two per stream, so that the next chunk is ready when one is finished.
         self._alone, self._process = Lock(), os.getpid()
         keep_in_forks(self)

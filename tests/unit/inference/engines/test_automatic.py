@@ -344,11 +344,20 @@ def test_candidates_follow_the_processor(
 def test_a_resumed_job_keeps_its_choice(tmp_path: Path) -> None:
     from naevus.runs.predictions import SETTINGS, PredictionsFolder
 
-    part = {"engine": "openvino", "precision": "bf16", "instructions": "AVX2"}
+    part = {
+        "engine": "openvino", "precision": "bf16", "instructions": "AVX2", "device": "cpu"
+    }  # fmt: skip
     folder = PredictionsFolder(tmp_path)
     assert folder.choice() is None
     (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part, "classifier": None}))
-    assert folder.choice() == EngineChoice("openvino", "bf16", "fp32", "AVX2", "as the job began")
+    assert folder.choice() == EngineChoice(
+        "openvino", "bf16", "fp32", "AVX2", "as the job began", device="cpu"
+    )
+    on_gpu = part | {"engine": "onnxruntime", "precision": "fp32", "device": "cuda:1"}
+    (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": on_gpu, "classifier": None}))
+    choice = folder.choice()
+    assert choice is not None
+    assert choice.device == "cuda:1"
     (tmp_path / SETTINGS).write_text(json.dumps({"segmenter": part | {"precision": "x"}}))
     assert folder.choice() is None
 

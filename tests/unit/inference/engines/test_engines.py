@@ -209,7 +209,7 @@ def test_bf16_differs_from_fp32_by_its_rounding(tmp_path: Path) -> None:
 def test_cuda_comes_first_without_tf32() -> None:
     assert ort.providers([ort.CPU]) == [ort.CPU]
     assert ort.providers(["TensorrtExecutionProvider", ort.CUDA, ort.CPU]) == [
-        (ort.CUDA, {"use_tf32": "0"}),
+        (ort.CUDA, {"device_id": "0", "use_tf32": "0"}),
         ort.CPU,
     ]
 
