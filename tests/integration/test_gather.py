@@ -214,15 +214,20 @@ def test_shards_of_other_jobs_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_shards_in_another_precision_are_listed_and_joined(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "usual", "other"), [("precision", "fp32", "bf16"), ("device", "cpu", "cuda:0")]
+)
+def test_shards_computed_in_another_way_are_listed_and_joined(
+    made: Path, tmp_path: Path, name: str, usual: str, other: str
+) -> None:
     shards = copies(made, tmp_path)
     settings = json.loads((shards[2] / SETTINGS).read_text())
-    change(shards[2] / SETTINGS, classifier=settings["classifier"] | {"precision": "bf16"})
+    change(shards[2] / SETTINGS, classifier=settings["classifier"] | {name: other})
     result = call(gather, *shards, "--out", tmp_path / "out")
-    line = "classifier.precision differs between shards: fp32 in 2 shards (1, 2); bf16 in 1 shards"
+    line = f"classifier.{name} differs between shards: {usual} in 2 shards (1, 2); {other} in 1 "
     assert line in " ".join(result.output.split())
     found = json.loads((tmp_path / "out" / SETTINGS).read_text())
-    assert found["computed"] == {"classifier.precision": {"fp32": [1, 2], "bf16": [3]}}
+    assert found["computed"] == {f"classifier.{name}": {usual: [1, 2], other: [3]}}
 
 
 @pytest.mark.parametrize(
