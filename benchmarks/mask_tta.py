@@ -66,8 +66,8 @@ def main() -> None:
         cells = [way]
         for column in ("mean", "thresholded"):
             gain = 100 * (part[column] - first[column]).to_numpy()
-            cells.append(interval(part[column].to_numpy(), lesions, 3))
-            cells.append(interval(gain, lesions, 1) if gain.any() else "")
+            cells.append(str(mean_interval(part[column].to_numpy(), lesions)))
+            cells.append(points(gain, lesions) if gain.any() else "")
         print("| " + " | ".join(cells) + " |")
 
 
@@ -82,10 +82,10 @@ def segmenters(bundle: Path, beside: Path | None, tta: str) -> dict[str, Segment
     return ways
 
 
-def interval(values: NDArray[Any], lesions: list[str], digits: int) -> str:
-    """Write a mean with its interval."""
-    value, low, high = mean_interval(values, lesions)
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def points(gain: NDArray[Any], lesions: list[str]) -> str:
+    """Write a mean gain in points with its interval."""
+    value, low, high = mean_interval(gain, lesions)
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 if __name__ == "__main__":

@@ -87,8 +87,7 @@ def _compared(
 
 
 def _mean(table: pd.DataFrame, column: str) -> str:
-    value, low, high = mean_interval(np.asarray(table[column]), table["group_id"].tolist())
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return str(mean_interval(np.asarray(table[column]), table["group_id"].tolist()))
 
 
 if __name__ == "__main__":
