@@ -182,6 +182,37 @@ def test_missing_predictions_or_ground_truth_are_errors_unless_allowed(tmp_path:
     assert f"{path}: {rows['image_id'].iloc[4]}: balanced_prob_DF is nan" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"metadata": {"columns": ["age", "site"], "known": {"site": ["torso"]}}},
+            "The probabilities of 14 of 70 images include the patient's data: age of 7, site of 7.",
+        ),
+        ({"metadata": {"columns": ["age"]}}, "No probability includes the patient's data"),
+        (
+            {"classifier": {"prevalence": [1 / 7] * 7}, "metadata": None},
+            "Probabilities are for the prevalence that was given.",
+        ),
+        ({"classifier": None}, ""),
+    ],
+)
+def test_what_else_probabilities_depend_on_is_noted(
+    tmp_path: Path, settings: dict[str, object], sentence: str
+) -> None:
+    folder, manifest = predictions_of(tmp_path / "out", diagnoses(2.0).iloc[:70], tmp_path / "data")
+    table = pd.read_parquet(folder / "predictions.parquet")
+    table["age"] = [61.0] * 7 + [None] * 63
+    table["site"] = [None] * 7 + ["back"] * 7 + ["elbow"] * 56
+    table.to_parquet(folder / "predictions.parquet")
+    (folder / "predict.json").write_text(json.dumps(settings))
+    found = call(folder, "--data", manifest)
+    assert found.exit_code == 0, found.output
+    assert sentence in found.output
+    assert ("patient's data" in found.output) == ("patient's data" in sentence)
+    assert ("prevalence that" in found.output) == ("prevalence that" in sentence)
+
+
 def test_options_without_effect_are_refused(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     for option, value in (("--part", "x"), ("--split", "test"), ("--taxonomy", "isic2018")):

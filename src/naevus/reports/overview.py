@@ -24,7 +24,7 @@ from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
 from naevus.io.words import counted
 from naevus.reports.contact_sheet import TILE, Tile, contact_sheet, page_template
-from naevus.runs.prediction_tables import about, read_rows
+from naevus.runs.prediction_tables import Conditions, about, read_rows
 from naevus.runs.predictions import PredictionsFolder
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
 from naevus.types import Patient
@@ -51,12 +51,14 @@ class Overview(NamedTuple):
         notes: Which images are shown, and what is missing, in sentences.
         cards: The images, in the order of their ids.
         classified: Whether there are diagnoses.
+        conditions: What the probabilities depend on beside the images.
     """
 
     title: str
     notes: list[str]
     cards: list[Card]
     classified: bool
+    conditions: Conditions = Conditions()
 
 
 class Card(NamedTuple):
@@ -167,7 +169,8 @@ def overview_of(
     if failed:
         notes.append(f"{counted(failed, 'image')} failed: {out.failed.name} names them.")
     shown.sort(key=lambda card: card.name)
-    return Overview(folder.resolve().name, notes, shown, bool(codes))
+    depend = Conditions.of(metadata, out.table) if codes else Conditions()
+    return Overview(folder.resolve().name, notes, shown, bool(codes), depend)
 
 
 def write_overview(found: Overview, path: Path) -> None:
@@ -204,6 +207,7 @@ def write_overview_sheet(found: Overview, path: Path, *, count: int = 60) -> Non
     named = f", {order}" if len(chosen) < len(found.cards) else ""
     title = f"{found.title}: {len(chosen):,} of {len(found.cards):,} images{named}"
     title += "; cyan: predicted contour"
+    title += found.conditions.brief and f"; {found.conditions.brief}"
     contact_sheet(tiles, path, tile=TILE, title=title)
 
 

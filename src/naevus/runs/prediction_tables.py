@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from naevus.errors import NaevusError, RunError
+from naevus.evaluation.patient import effects
 from naevus.images.geometry import Box
 from naevus.images.measurements import COLUMNS, MILLIMETRE_COLUMNS
 from naevus.io.files import (
@@ -20,7 +22,7 @@ from naevus.io.files import (
 )
 from naevus.io.formats import read_parquet
 from naevus.io.limits import open_parquet
-from naevus.types import FailedImage
+from naevus.types import FailedImage, Patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -282,6 +284,56 @@ def about(path: Path) -> dict[str, Any]:
         return {**settings, "classes": [str(code) for code in settings["classes"]]}
     except (ValueError, TypeError, KeyError) as error:
         raise no_table(path) from error
+
+
+class Conditions(NamedTuple):
+    """What the probabilities of a table depend on beside the images, in sentences.
+
+    Attributes:
+        prevalence: That another prevalence was given; empty if it was not.
+        patients: Which probabilities include the patient's data; empty if there are none.
+        brief: The same in a few words; empty if they depend on the images alone.
+    """
+
+    prevalence: str = ""
+    patients: str = ""
+    brief: str = ""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], table: Path) -> Self:
+        """Return those of a table.
+
+        Args:
+            settings: Its settings, as from `about`.
+            table: The table.
+        """
+        given = (settings.get("classifier") or {}).get("prevalence") is not None
+        patients, included = _patients(settings.get("metadata") or {}, table)
+        brief = ["for the given prevalence"] * given + ["with the patient's data"] * included
+        return cls(
+            "Probabilities are for the prevalence that was given." if given else "",
+            patients,
+            f"probabilities {' and '.join(brief)}" if brief else "",
+        )
+
+
+def _patients(metadata: Mapping[str, Any], table: Path) -> tuple[str, bool]:
+    """Return which probabilities include the patient's data, and whether any does."""
+    there = {*metadata.get("columns", ())}.intersection(pq.read_schema(table).names)
+    names = [name for name in Patient._fields if name in there]
+    if not names:
+        return "", False
+    if "known" not in metadata:
+        return "No probability includes the patient's data, which are only shown.", False
+    rows = read_rows(table, names).to_pylist()
+    values = [effects(row, metadata["known"]).counted for row in rows]
+    each = Counter(name for counted in values for name in counted)
+    listed = ", ".join(f"{name} of {each[name]:,}" for name in names if each[name])
+    included = sum(map(bool, values))
+    return (
+        f"The probabilities of {included:,} of {len(rows):,} images include the patient's data"
+        f"{listed and ': '}{listed}."
+    ), included > 0
 
 
 def _groups(parts: Sequence[Path]) -> Iterator[pa.Table]:

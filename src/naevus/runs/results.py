@@ -24,7 +24,7 @@ from naevus.io.formats import read_json
 from naevus.io.progress import SILENT
 from naevus.io.settings import read_toml
 from naevus.runs.manifest import prediction_command, training_command, trial_notes
-from naevus.runs.prediction_tables import read_predictions
+from naevus.runs.prediction_tables import Conditions, read_predictions
 from naevus.runs.predictions import SETTINGS, PredictionsFolder
 from naevus.runs.run import Run, lesions_of
 
@@ -373,6 +373,7 @@ def results_of_predictions(
             *joined.notes(),
             *there.notes(table),
             *([f"diagnoses: {folded}"] if folded else []),
+            *filter(None, Conditions.of(settings, out.table)[:2] if there.classified else ()),
             *([] if settings else [f"{SETTINGS} is absent: settings are unknown"]),
         ),
     )

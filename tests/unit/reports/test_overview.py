@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from naevus.images.geometry import Box
 from naevus.images.measurements import Measurements, size_columns
 from naevus.images.read import read, write_png
 from naevus.reports.overview import overview_of, write_overview, write_overview_sheet
-from naevus.runs.prediction_tables import Schema
+from naevus.runs.prediction_tables import ABOUT, Schema
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
@@ -97,6 +98,61 @@ def test_an_overview_shows_the_patient_s_data(
     assert ('<option value="age">' in page) == ("age" in values)
     captions = [card.caption.splitlines()[-1] for card in found.cards]
     assert captions[1] == (found.cards[1].patient or "i1")
+
+
+KNOWN = {"sex": ["female", "male"], "site": ["torso"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence", "brief"),
+    [
+        (
+            {"metadata": {"columns": ["age", "sex", "site"], "known": KNOWN}},
+            "probabilities of 2 of 3 images include the patient&#39;s data: age of 1, site of 1.",
+            "probabilities with the patient's data",
+        ),
+        (
+            {"metadata": {"columns": ["age", "sex", "site"], "known": {}}},
+            "The probabilities of 1 of 3 images include the patient&#39;s data: age of 1.",
+            "probabilities with the patient's data",
+        ),
+        (
+            {"metadata": {"columns": ["sex"], "known": KNOWN}},
+            "The probabilities of 0 of 3 images include the patient&#39;s data.",
+            "",
+        ),
+        (
+            {"metadata": {"columns": ["age", "sex", "site"]}},
+            "No probability includes the patient&#39;s data, which are only shown.",
+            "",
+        ),
+        (
+            {"classifier": {"prevalence": [1 / 7] * 7}},
+            "Probabilities are for the prevalence that was given.",
+            "probabilities for the given prevalence",
+        ),
+        ({"classifier": {"prevalence": None}, "metadata": {"columns": ["lesion_id"]}}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_an_overview_says_what_probabilities_depend_on(
+    tmp_path: Path, settings: dict[str, Any], sentence: str, brief: str
+) -> None:
+    out = predictions(tmp_path, 3)
+    table = pq.read_table(out / "predictions.parquet")
+    values = {"age": [61.0, None, None], "sex": ["other"] * 3, "site": [None, "elbow", "back"]}
+    for name, column in values.items():
+        table = table.append_column(name, pa.array(column))
+    about = json.loads(table.schema.metadata[ABOUT]) | settings
+    table = table.replace_schema_metadata({ABOUT: json.dumps(about)})
+    pq.write_table(table, out / "predictions.parquet")
+    found = overview_of(out)
+    assert found.conditions.brief == brief
+    write_overview(found, out / "overview.html")
+    page = (out / "overview.html").read_text()
+    assert sentence in page
+    assert ("the patient&#39;s data" in page) == ("patient" in sentence)
+    assert ("Probabilities are natural" in page) == ("prevalence" not in sentence)
 
 
 def test_an_overview_shows_the_attributes_that_are_likely(tmp_path: Path) -> None:
