@@ -39,6 +39,8 @@ _KNOWN = {
     "mask_path": "mask_path",
     "path": "image_path",
 }
+_TRUTH = ("diagnosis", "mask_path", *TRUE_MASKS.values())
+"""The columns of ground truth."""
 
 
 class LabelledPredictions(NamedTuple):
@@ -160,7 +162,8 @@ def with_truth(
     columns = ["image_id", *_KNOWN, *owners, *attributes]
     known = records[columns].groupby("image_id").first().rename(columns=_KNOWN)
     answered = set(predictions["image_id"])
-    true = records[records[["diagnosis", "mask_path", *attributes]].notna().any(axis="columns")]
+    truth = [column for column in _TRUTH if column in records.columns]
+    true = records[records[truth].notna().any(axis="columns")]
     due: set[str] = set()
     unpredicted: dict[str, int] = {}
     strata = [column for column in ("part", "split") if column in true.columns]
@@ -204,20 +207,24 @@ class Evaluated(NamedTuple):
     def notes(self, table: pd.DataFrame) -> list[str]:
         """Return how many images of ``table`` (from `with_truth`) lack a kind of ground truth.
 
-        Also reports kinds of ground truth that nothing was predicted for.
+        Images without any are not counted: `Joined.notes` names them. Also reports kinds of ground
+        truth that nothing was predicted for.
         """
         notes = []
-        for kind, column, found in (
+        kinds = (
             ("diagnosis", "diagnosis", None if self.classified is None else self.classified.table),
             ("mask", "mask_path", self.segmented),
             ("mask of attributes", "attribute_streaks", self.attributes),
-        ):
+        )
+        columns = [name for name in _TRUTH if name in table.columns]
+        total = int(table[columns].notna().any(axis="columns").sum())
+        for kind, column, found in kinds:
             true = int(table[column].notna().sum()) if column in table.columns else 0
             if found is None and true:
                 notes.append(f"{counted(true, 'image')} with a true {kind}, but none was predicted")
-            elif found is not None and len(found) < len(table):
+            elif found is not None and len(found) < total:
                 notes.append(
-                    f"{len(table) - len(found):,} of {len(table):,} images have no true {kind}: "
+                    f"{total - len(found):,} of {total:,} images have no true {kind}: "
                     f"its figures leave them out"
                 )
         given = has_values(table, "prediction_set")

@@ -93,6 +93,13 @@ def test_images_whose_row_has_no_ground_truth_are_left_out_and_counted(tmp_path:
     bare = known[known["image_id"] != "d"].assign(diagnosis=known["diagnosis"].mask(blank))
     joined = with_truth(rows[rows["image_id"] != "x"], bare)
     assert joined.notes() == ["1 predicted image has no ground truth: c: left out"]
+    found = evaluated(joined.table, ISIC2018, tmp_path / "masks")
+    assert found.notes(joined.table) == [
+        "1 of 2 images have no true diagnosis: its figures leave them out"
+    ]
+    known.loc[known["image_id"] == "b", ["diagnosis", "mask_path"]] = ["BKL", None]
+    joined = with_truth(rows[rows["image_id"] == "b"], known[known["image_id"] == "b"])
+    assert evaluated(joined.table, ISIC2018, tmp_path / "masks").notes(joined.table) == []
 
 
 def test_images_of_other_parts_are_reported_and_not_required(tmp_path: Path) -> None:
