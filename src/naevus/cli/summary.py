@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from naevus.cli.console import console
 from naevus.io.files import FORMULAS
-from naevus.io.words import counted
+from naevus.io.words import counted, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,23 +68,19 @@ def report_names(found: Found) -> None:
     if found.renamed:
         console.print(
             f"{len(found.renamed)} ids include a folder, suffix or number because other files have "
-            f"the same name: {_some(found.renamed)}",
+            f"the same name: {first_of(found.renamed)}",
             soft_wrap=True,
         )
     formulas = [each.image_id for each in found.sources if each.image_id.startswith(FORMULAS)]
     if formulas:
         console.print(
             f"{len(formulas)} ids begin with = + - or @, which spreadsheets treat as formulas: "
-            f"predictions.csv has an apostrophe before them: {_some(formulas)}",
+            f"predictions.csv has an apostrophe before them: {first_of(formulas)}",
             soft_wrap=True,
         )
     if found.left_out:
         kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
         console.print(f"skipped, not images: {kinds}", soft_wrap=True)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" and so on" if len(names) > 3 else "")
 
 
 def _next_steps(result: BatchResult) -> list[str]:

@@ -40,7 +40,8 @@ class PatientTable:
         aliases: Names of images with their suffix, and the key of each in ``rows``.
         everyone: The values of every image, if all are of one patient.
         ignored: Columns that are not used.
-        not_ages: Entries of the column of ages that are none: they count as unknown.
+        not_ages: Images, and their entries in the column of ages that are none: they count as
+            unknown.
         lesions: The lesion of each image, as far as it is known, by the keys of ``rows``.
         scales: The scale of each image in mm per pixel, as far as it is known, by the same keys.
         scale: The scale of every image, if it is the same.
@@ -52,7 +53,7 @@ class PatientTable:
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
     everyone: tuple[Any, ...] | None = None
     ignored: tuple[str, ...] = ()
-    not_ages: tuple[str, ...] = ()
+    not_ages: tuple[tuple[str, str], ...] = ()
     lesions: Mapping[str, str] = field(default_factory=dict, repr=False)
     scales: Mapping[str, float] = field(default_factory=dict, repr=False)
     scale: float | None = None
@@ -105,9 +106,10 @@ class PatientTable:
         aliases = _aliases(names.unique().tolist())
         rows.index = pd.Index([aliases.get(each, each) for each in names], dtype=object)
         rows = rows.where(rows.notna(), None)
-        left_out: tuple[str, ...] = ()
+        left_out: tuple[tuple[str, str], ...] = ()
         if "age" in used:
-            left_out = tuple(not_ages(table[used["age"]]))
+            entries = table[used["age"]].set_axis(rows.index)
+            left_out = tuple(not_ages(entries).items())
             ages = to_ages(table[used["age"]]).astype(object)
             rows["age"] = ages.where(ages.notna(), None).to_numpy(object)
         lesions = _lesions(rows["lesion_id"], source) if "lesion_id" in used else {}
@@ -168,7 +170,12 @@ class PatientTable:
         if several:
             return cls.of(frame)
         one = cls.of(frame.assign(**{KEY: "patient"}))
-        return cls(one.columns, everyone=one.rows["patient"], scale=one.scales.get("patient"))
+        return cls(
+            one.columns,
+            everyone=one.rows["patient"],
+            not_ages=one.not_ages,
+            scale=one.scales.get("patient"),
+        )
 
     @property
     def has_patients(self) -> bool:

@@ -20,7 +20,7 @@ from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.evaluation.conformal import Conformal
 from naevus.evaluation.scaling import each_part, fit_scaling, parts_of, scaled
 from naevus.io.extras import how_to_install
-from naevus.io.words import counted
+from naevus.io.words import counted, first_of
 from naevus.types import Patient
 
 if TYPE_CHECKING:
@@ -439,7 +439,7 @@ class PatientCounts(NamedTuple):
         images: All images.
         known: Images with at least one value that counts.
         without_row: Images that the table lacks.
-        not_predicted: Rows of images that are not predicted.
+        not_predicted: Images of the table that are not predicted.
         unknown: Values that the bundle does not know, by column, and how many images have them.
         ignored: Columns that are not used.
         not_ages: What is said of ages that are none; empty if all are.
@@ -447,8 +447,8 @@ class PatientCounts(NamedTuple):
 
     images: int
     known: int
-    without_row: int
-    not_predicted: int
+    without_row: Sequence[str]
+    not_predicted: Sequence[str]
     unknown: Mapping[tuple[str, str], int]
     ignored: tuple[str, ...]
     not_ages: str = ""
@@ -457,10 +457,12 @@ class PatientCounts(NamedTuple):
         """Return the counts in sentences."""
         found = [f"metadata: {self.known:,} of {self.images:,} images have a value that counts"]
         if self.without_row:
-            found.append(f"metadata: without a row: {counted(self.without_row, 'image')}")
+            images = counted(len(self.without_row), "image")
+            found.append(f"metadata: without a row: {images}: {first_of(self.without_row)}")
         if self.not_predicted:
+            rows = counted(len(self.not_predicted), "row")
             found.append(
-                f"metadata: {counted(self.not_predicted, 'row')} of images not predicted here"
+                f"metadata: {rows} of images not predicted here: {first_of(self.not_predicted)}"
             )
         if self.unknown:
             listed = ", ".join(

@@ -262,8 +262,8 @@ def counts_of(metadata: PatientTable, model: PatientModel, ids: Sequence[str]) -
     return PatientCounts(
         len(ids),
         sum(map(model.is_known, patients)),
-        0 if metadata.everyone else keys.count(None),
-        len(metadata.rows.keys() - set(keys)),
+        [one for one, key in zip(ids, keys, strict=True) if key is None and not metadata.everyone],
+        sorted(metadata.rows.keys() - set(keys)),
         model.unknown(patients),
         metadata.ignored,
         ages_left_out(metadata.not_ages) if metadata.not_ages else "",

@@ -1,4 +1,4 @@
-"""Words of messages: counts with their nouns."""
+"""Words of messages: counts with their nouns, and the first of many names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from naevus.types import Unit
 
 
@@ -23,6 +25,17 @@ def counted(count: int, noun: str) -> str:
         ['2 diagnoses', '2 classes', '2 copies', '2 held-out images']
     """
     return f"{count:,} {noun if count == 1 else plural(noun)}"
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names of a list, and how many others there are.
+
+    Examples:
+        >>> first_of(["a", "b"]), first_of(list("abcd")), first_of(list("abcd"), 1)
+        ('a, b', 'a, b, c and 1 other', 'a and 3 others')
+    """
+    others = len(names) - most
+    return ", ".join(names[:most]) + (f" and {counted(others, 'other')}" if others > 0 else "")
 
 
 def images_of(images: int, groups: int, unit: Unit) -> str:

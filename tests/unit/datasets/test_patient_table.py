@@ -69,7 +69,7 @@ def test_other_ages_are_unknown_and_reported_as_in_a_data_set(tmp_path: Path, ag
     table = metadata(tmp_path, "image,age,sex", f"a,{age},f", "b,unknown,m", "c,,m", "d,60,m")
     assert table.patient("a") == Patient(None, "female", None)
     assert [table.patient(name).age for name in "bcd"] == [None, None, 60]
-    assert table.not_ages == (age,)
+    assert table.not_ages == (("a", age),)
     (tmp_path / "metadata.csv").rename(tmp_path / "labels.csv")
     for name in "abcd":
         write_png(tmp_path / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
@@ -78,7 +78,7 @@ def test_other_ages_are_unknown_and_reported_as_in_a_data_set(tmp_path: Path, ag
     assert ages.fillna(-1).to_dict() == {"a": -1, "b": -1, "c": -1, "d": 60}
     assert [(each.subject, each.detail) for each in dataset.problems] == [("a", age)]
     counts = counts_of(table, PatientModel.from_dict(PATIENT), list("abcd"))
-    sentence = f"ages that are not years from 0 to 120 count as unknown: {age}"
+    sentence = f"ages that are not years from 0 to 120 count as unknown: {age} (a)"
     assert f"metadata: {sentence}" in counts.lines()
     reporter = Warned()
     report_unread(dataset, reporter)

@@ -206,8 +206,14 @@ def test_values_that_do_not_count_are_counted() -> None:
     patients = [Patient(50), Patient(None, "other", "elsewhere"), Patient(site="elsewhere"), NOBODY]
     assert dict(MODEL.unknown(patients)) == {("sex", "other"): 1, ("site", "elsewhere"): 2}
     assert [MODEL.is_known(one) for one in patients] == [True, False, False, False]
-    counts = PatientCounts(4, 1, 1, 2, MODEL.unknown(patients), ("dx",))
+    counts = PatientCounts(4, 1, ["d"], list("efgh"), MODEL.unknown(patients), ("dx",))
     lines = "\n".join(counts.lines())
-    for part in ("1 of 4", "without a row: 1 image", "2 rows", "site elsewhere (2)", "ignored: dx"):
+    for part in (
+        "1 of 4",
+        "without a row: 1 image: d",
+        "4 rows of images not predicted here: e, f, g and 1 other",
+        "site elsewhere (2)",
+        "ignored: dx",
+    ):
         assert part in lines
-    assert len(PatientCounts(4, 4, 0, 0, {}, ()).lines()) == 1
+    assert len(PatientCounts(4, 4, (), (), {}, ()).lines()) == 1

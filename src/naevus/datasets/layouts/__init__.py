@@ -181,7 +181,7 @@ def _read_ages(frame: pd.DataFrame) -> list[Problem]:
 
 def report_unread(dataset: Dataset, reporter: Reporter) -> None:
     """Report unread files, and the columns and ages of tables that are not used."""
-    ages = [problem.detail for problem in dataset.problems if problem.kind == NOT_AN_AGE]
+    ages = [(each.subject, each.detail) for each in dataset.problems if each.kind == NOT_AN_AGE]
     if ages:
         reporter.warning(ages_left_out(ages))
     for problem in dataset.problems:

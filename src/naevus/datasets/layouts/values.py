@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from naevus.datasets.dataset import DERMOSCOPIC
 from naevus.datasets.layouts.images import split_of
 from naevus.datasets.layouts.labels import known, to_confirmations
 from naevus.io.formats import key_of
+from naevus.io.words import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,23 +73,21 @@ def not_ages(texts: pd.Series[str]) -> pd.Series[str]:
     return texts[entries.notna() & to_ages(texts).isna()]
 
 
-def ages_left_out(entries: Sequence[str]) -> str:
+def ages_left_out(entries: Sequence[tuple[str, str]]) -> str:
     """Return in a sentence which entries of a column of ages count as unknown.
 
+    Args:
+        entries: Images and their entries.
+
     Examples:
-        >>> ages_left_out(["about 60", "400"])
-        'ages that are not years from 0 to 120 count as unknown: about 60, 400'
+        >>> ages_left_out([("a", "about 60"), ("b", "400"), ("c", "400")])
+        'ages that are not years from 0 to 120 count as unknown: about 60 (a), 400 (b and 1 other)'
     """
-    counts = Counter(entries)
-    named = [f"{entry} ({count:,})" if count > 1 else entry for entry, count in counts.items()]
-    more = "" if len(named) <= _NAMED else f" and {len(named) - _NAMED:,} others"
-    return (
-        f"ages that are not years from 0 to {OLDEST} count as unknown: "
-        f"{', '.join(named[:_NAMED])}{more}"
-    )
-
-
-_NAMED = 5  # entries
+    images: dict[str, list[str]] = {}
+    for image_id, entry in entries:
+        images.setdefault(entry, []).append(image_id)
+    named = [f"{entry} ({first_of(ids, 1)})" for entry, ids in images.items()]
+    return f"ages that are not years from 0 to {OLDEST} count as unknown: {first_of(named)}"
 
 
 def _splits(texts: pd.Series[str]) -> pd.Series[str]:
