@@ -315,6 +315,32 @@ def test_a_scale_gives_sizes_in_millimetres(tmp_path: Path, images: Path) -> Non
     assert not (tmp_path / "unused").exists()
 
 
+@pytest.mark.parametrize(
+    ("shapes", "found"),
+    [
+        ([(48, 64)] * 3, None),
+        ([(48, 64), (64, 48), (48, 64)], None),  # a camera held upright
+        ([(48, 64), (96, 128), (48, 64)], "2 sizes (64 × 48, 128 × 96)"),
+        ([(48, side) for side in (60, 61, 62, 63, 60)], "4 sizes (60 × 48, 61 × 48, 62 × 48 and 1"),
+    ],
+)
+def test_one_scale_for_images_of_several_sizes_is_doubted(
+    tmp_path: Path, shapes: list[tuple[int, int]], found: str | None
+) -> None:
+    for number, shape in enumerate(shapes):
+        write_png(tmp_path / "in" / f"{number}.png", np.full((*shape, 3), 128, np.uint8))
+    whole_bundle(tmp_path / "b")
+    words = (tmp_path / "in", "--bundle", tmp_path / "b", "--threads", 1, "--only", "masks")
+    output = call(*words, "--mm-per-pixel", 0.02, "--out", tmp_path / "one").output
+    assert output.count("one scale for images of") == (found is not None)
+    assert found is None or (found in output and "a column mm_per_pixel" in output)
+    ids = "".join(f"{number},0.02\n" for number in range(len(shapes)))
+    (tmp_path / "scales.csv").write_text(f"image_id,mm_per_pixel\n{ids}")
+    each = call(*words, "--metadata", tmp_path / "scales.csv", "--out", tmp_path / "each").output
+    assert f"{len(shapes)} of {len(shapes)} images have a scale" in each
+    assert "one scale for images of" not in each
+
+
 def test_metadata_that_cannot_be_used_are_refused_before_anything_is_loaded(
     tmp_path: Path, images: Path
 ) -> None:

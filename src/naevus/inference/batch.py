@@ -25,13 +25,14 @@ from naevus.inference.options import (
     prediction_options_of,
 )
 from naevus.inference.sheets import (
+    sizes_of,
     tallies,
     write_sheets,
     write_submission_of,
 )
 from naevus.io.files import lock
 from naevus.io.parallel import batches
-from naevus.io.words import counted
+from naevus.io.words import counted, first_of
 from naevus.runs.prediction_tables import embeddings_schema, failed_in, join
 from naevus.runs.predictions import PredictionsFolder, key_of
 from naevus.runs.shards import RECORD, ShardRecord, digest
@@ -74,6 +75,8 @@ class BatchResult:
         metadata: How many images have metadata that count; None without metadata.
         scaled: How many images have a scale in mm per pixel; None if none is given.
         shard: Which part of the images this is; None: all of them.
+        sizes: The pixel sizes of the images, the most frequent first, if one scale is given for all
+            of them.
     """
 
     out: Path
@@ -89,6 +92,7 @@ class BatchResult:
     metadata: PatientCounts | None = None
     scaled: int | None = None
     shard: Shard | None = None
+    sizes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
@@ -103,6 +107,12 @@ class BatchResult:
         if self.scaled is not None:
             images = self.predicted + len(self.failed)
             lines.append(f"metadata: {self.scaled:,} of {images:,} images have a scale")
+        if len(self.sizes) > 1:
+            lines.append(
+                f"metadata: one scale for images of {len(self.sizes):,} sizes "
+                f"({first_of(self.sizes)}), which rarely share one: give --metadata a column "
+                "mm_per_pixel"
+            )
         return lines
 
 
@@ -228,6 +238,7 @@ def predict(
         _counts(options, ids),
         _scaled(metadata, ids),
         shard,
+        () if metadata is None or metadata.scale is None else sizes_of(folder.table),
     )
 
 

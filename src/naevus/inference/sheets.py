@@ -117,6 +117,13 @@ def _sheet_rows(
                 yield [";".join(each) if isinstance(each, list) else each for each in values]
 
 
+def sizes_of(table: Path) -> tuple[str, ...]:
+    """Return the sizes of the images, the most frequent first; upright and lying are one size."""
+    rows = read_rows(table, ["height", "width"]).to_pylist()
+    sizes = Counter(tuple(sorted(row.values(), reverse=True)) for row in rows)
+    return tuple(f"{long} × {short}" for (long, short), _ in sizes.most_common())
+
+
 def tallies(folder: PredictionsFolder) -> tuple[dict[str, int], dict[str, int]]:
     """Return how many images have each answer, and each flag."""
     table = read_rows(folder.table, ["predicted", "quality_flags"])
