@@ -109,7 +109,7 @@ class PatientTable:
         left_out: tuple[tuple[str, str], ...] = ()
         if "age" in used:
             entries = table[used["age"]].set_axis(rows.index)
-            left_out = tuple(not_ages(entries).items())
+            left_out = tuple((str(image), age) for image, age in not_ages(entries).items())
             ages = to_ages(table[used["age"]]).astype(object)
             rows["age"] = ages.where(ages.notna(), None).to_numpy(object)
         lesions = _lesions(rows["lesion_id"], source) if "lesion_id" in used else {}
