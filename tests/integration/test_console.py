@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import subprocess
 import sys
@@ -10,8 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rich.table import Table
+from rich.text import Text
 from typer.testing import CliRunner
 
+from naevus.cli import console as terminal
 from naevus.cli import data as check_command
 from naevus.cli.main import app
 
@@ -123,3 +128,32 @@ def test_an_interruption_while_loading_exits_with_130(tmp_path: Path) -> None:
     code, _, error = naevus("--help", PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert code == 130
     assert error == "interrupted before anything was done\n"
+
+
+WORDS = " ".join(f"word{number}" for number in range(60))
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("kind", [str, Text])
+def test_text_is_wrapped_only_where_there_is_a_width(
+    kind: type, in_file: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_HAS_WIDTH", not in_file)
+    console = terminal._Console(width=120, file=io.StringIO(), markup=False)
+    console.print(kind(WORDS))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert (lines == [WORDS]) == in_file
+    assert " ".join(lines).split() == WORDS.split()
+    console.print(Table("column", title=WORDS))
+    assert max(map(len, console.file.getvalue().splitlines()[len(lines) :])) <= 120
+
+
+def test_lines_of_the_log_are_neither_wrapped_nor_padded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = logging.getLogger("naevus.training.train")
+    with terminal.warnings_on_screen(), terminal.log_on_screen():
+        log.info("fold 0: %s", WORDS)
+        log.warning("fold 0: %s", WORDS)
+    assert capsys.readouterr().err == f"fold 0: {WORDS}\nnote: fold 0: {WORDS}\n"

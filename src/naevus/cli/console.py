@@ -10,10 +10,9 @@ import sys
 import time
 import unicodedata
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,8 +32,18 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 
+# A file or a pipe has no width, unless COLUMNS gives one. Rich would take 80 columns there.
+_HAS_WIDTH = os.isatty(1) or os.environ.get("COLUMNS", "").isdecimal()
+
+
 class _Console(Console):
-    """A console that lets the command handle a closed pipe."""
+    """A console that lets the command handle a closed pipe, and keeps lines whole in files."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as Rich does; text, unlike tables, is wrapped only where there is a width."""
+        if not _HAS_WIDTH and all(isinstance(each, (str, Text)) for each in objects):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
         """Raise as any stream does; Rich would exit with 1, the exit code for findings."""
@@ -42,9 +51,7 @@ class _Console(Console):
 
 
 # Markup is off: paths and labels may contain brackets, or colons that read as an emoji's name.
-# Where the width is unknown (a file, a pipe), Rich would wrap at 80 columns and break paths.
-_WIDTH = None if os.isatty(1) or os.environ.get("COLUMNS", "").isdecimal() else 120
-console = _Console(width=_WIDTH, highlight=False, markup=False, emoji=False)
+console = _Console(width=None if _HAS_WIDTH else 120, highlight=False, markup=False, emoji=False)
 errors = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 _PLAIN = {
@@ -166,24 +173,25 @@ def _labelled(text: str, label: str) -> Text:
     return Text.assemble((f"{label}: " if label else "", "yellow"), text)
 
 
-class _Warnings(logging.Handler):
-    """Prints warnings of the log on standard error."""
+class _Log(logging.Handler):
+    """Prints naevus's log on standard error, warnings with a label."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        errors.print(_labelled(record.getMessage(), "note"))
+        label = "note" if record.levelno >= logging.WARNING else ""
+        errors.print(_labelled(record.getMessage(), label))
 
 
 @contextmanager
 def warnings_on_screen() -> Iterator[None]:
     """Show warnings of naevus's log on the terminal while the block runs."""
-    with handled(_Warnings(logging.WARNING)):
+    with handled(_Log(logging.WARNING)):
         yield
 
 
 @contextmanager
 def log_on_screen() -> Iterator[None]:
     """Show the training log on the terminal while the block runs; not its warnings again."""
-    handler = RichHandler(console=errors, show_time=False, show_level=False, show_path=False)
+    handler = _Log()
     handler.addFilter(lambda record: record.levelno < logging.WARNING)
     with handled(handler):
         yield

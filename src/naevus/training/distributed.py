@@ -327,10 +327,11 @@ def make_fabric(recipe: Recipe, device: str = "auto", launch: Launch | None = No
     launch = launch or Launch()
     kind, number = _device(device, launch)
     precision = resolve(recipe.precision, kind)
+    # The log names the precision of each fold.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if launch.world == 1:
         return Fabric(accelerator=kind, devices=[number] if kind == "cuda" else 1,
                       precision=precision)  # fmt: skip
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # Layouts of small kernels are ambiguous; torch only says that it copies their gradients.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     strategy = DDPStrategy(

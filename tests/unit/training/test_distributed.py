@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from lightning_utilities.core import rank_zero
 
 from naevus.errors import ConfigError, RunError
 from naevus.io.parallel import cpu_count
@@ -50,6 +52,15 @@ def test_one_process_keeps_what_it_has() -> None:
     state = torch.get_rng_state()
     processes.seed(1, 2)  # the checkpoint keeps the state of random numbers
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_lightning_does_not_name_the_precision_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(rank_zero.log, "handle", lambda record: lines.append(record.getMessage()))
+    logging.getLogger("lightning_fabric").setLevel(logging.INFO)  # as when it is imported
+    rank_zero.rank_zero_info("heard")
+    make_fabric(RECIPE.model_copy(update={"precision": "bf16"}), "cpu")
+    assert lines == ["heard"]
 
 
 @pytest.mark.parametrize("device", ["gpu", "auto:0", "cpu:0", "cuda:", "cuda:x", "cuda:-1", ""])
