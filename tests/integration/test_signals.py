@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -90,3 +91,17 @@ def test_an_interruption_outside_a_command_is_reported_alike(
         main.run()
     assert end.value.code == 143
     assert capsys.readouterr().err == "terminated; run the same command again to resume\n"
+
+
+@pytest.mark.parametrize("ending", [True, False])
+@pytest.mark.parametrize("note", ["nothing is kept yet", ""])
+def test_the_line_says_what_is_lost(
+    note: str, ending: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the block, which the interruption has left; not once the block has ended."""
+    monkeypatch.setattr(signals, "_state", signals._State())
+    with suppress(KeyboardInterrupt), signals.noting(lambda: note):
+        if ending:
+            signals._raise(signal.SIGINT, None)
+    said = "; nothing is kept yet" if ending and note else ""
+    assert signals.line() == f"interrupted{said}; run the same command again to resume"

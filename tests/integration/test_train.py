@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -24,12 +25,13 @@ from naevus.images.maskfile import read_mask
 from naevus.images.preprocess import cut
 from naevus.images.read import read, write_png
 from naevus.inference.segmenter import Segmenter
+from naevus.io.progress import SilentReporter, duration
 from naevus.runs.images import select_images
 from naevus.runs.recipe import Recipe
 from naevus.runs.run import WEIGHTS, Run
 from naevus.taxonomy import ISIC2019
 from naevus.training import train as training_job
-from naevus.training.callbacks import Callback
+from naevus.training.callbacks import Callback, Step
 from naevus.training.data import TrainingData
 from naevus.training.loop import Trainer, load_network, save_tensors
 from naevus.training.prepare import prepare, start_run
@@ -518,3 +520,34 @@ def test_networks_with_different_seeds_have_the_same_initialisation(
     assert not torch.equal(usual.class_weights[head], elsewhere.class_weights[head])
     assert not torch.equal(usual.chance, other.chance)
     assert torch.equal(other.chance, elsewhere.chance)
+
+
+class _Asks(SilentReporter, Callback):
+    """Asks at each step what an interruption would lose."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+
+    def interruptible(self, note: Callable[[], str]) -> AbstractContextManager[object]:
+        self.note = note
+        return nullcontext()
+
+    def step(self, step: Step) -> None:
+        self.lost.append(f"{step.epoch} {self.note()}".strip())
+
+
+@pytest.mark.parametrize(("seconds", "kept_after"), [(0, "1 step"), (120, "1 epoch")])
+def test_an_interruption_before_the_first_checkpoint_loses_the_fold(
+    seconds: int, kept_after: str, segmented: Pipeline, tmp_path: Path
+) -> None:
+    recipe = segmented.recipe.model_copy(update={"checkpoint_seconds": seconds})
+    run = Run.start(tmp_path / "run", recipe, segmented.folds, INPUTS)
+    asks = _Asks()
+    train_folds(run, [FOLD], segmented.training_data, asks, [asks])
+    first, *later = asks.lost
+    assert first == (
+        f"0 nothing of fold {FOLD} is kept yet, because its first checkpoint comes after an epoch "
+        f"or {duration(seconds)} of training"
+    )
+    assert later.count(first) == (0 if kept_after == "1 step" else later.index("1"))
+    assert set(later) - {first} == ({"0", "1"} if kept_after == "1 step" else {"1"})

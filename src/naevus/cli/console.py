@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from naevus.cli import signals
 from naevus.io.progress import duration, handled
 
 if TYPE_CHECKING:
@@ -155,6 +156,10 @@ class TerminalReporter:
     def status(self, description: str) -> AbstractContextManager[object]:
         """Show a spinner."""
         return errors.status(description)
+
+    def interruptible(self, note: Callable[[], str]) -> AbstractContextManager[object]:
+        """Say what is lost or kept in the line about an interruption."""
+        return signals.noting(note)
 
     def message(self, text: str, label: str = "") -> None:
         """Print a line on standard output."""

@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from naevus.io.torchrun import speaks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 _GRACE_S: Final = 1.2
 """Time for a command to end by itself; libraries notice signals only between their steps."""
 
-_LINES: Final = {
-    signal.SIGINT: "interrupted; run the same command again to resume",
-    signal.SIGTERM: "terminated; run the same command again to resume",
-}
+_WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _SHOW_CURSOR: Final = "\x1b[?25h"  # progress bars hide it
 
 
 class _State:
-    """The signal that is to end this command, and whether it was raised and reported."""
+    """The signal that is to end this command, whether it was raised and reported, and the note."""
 
     signal: signal.Signals | None = None
     raised = False
     reported = False
+    note: Callable[[], str] | None = None
 
 
 _state = _State()
@@ -49,7 +48,25 @@ def line() -> str:
     if _state.reported or not speaks():
         return ""
     _state.reported = True
-    return _LINES[_state.signal or signal.SIGINT]
+    parts = [_WORDS[_state.signal or signal.SIGINT]]
+    with suppress(OSError):
+        parts += filter(None, [_state.note and _state.note()])
+    return "; ".join([*parts, "run the same command again to resume"])
+
+
+@contextmanager
+def noting(note: Callable[[], str]) -> Iterator[None]:
+    """Say in the line what is lost or kept if a signal ends the command in the block.
+
+    Args:
+        note: Returns it, or an empty text; called as the command ends, maybe by another thread.
+    """
+    before, _state.note = _state.note, note
+    try:
+        yield
+    finally:
+        if not is_ending():  # otherwise the line is still to come
+            _state.note = before
 
 
 def end_soon() -> None:
@@ -61,7 +78,7 @@ def end_soon() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     with suppress(OSError, ValueError):
-        for number in _LINES:
+        for number in _WORDS:
             signal.signal(number, _raise)
         if os.name != "nt":
             # The bytes arrive even while a library does not let the handler run.
@@ -84,7 +101,7 @@ def _wait(arriving: int) -> None:
 
     while True:
         number = os.read(arriving, 1)[0]
-        if number in _LINES:
+        if number in _WORDS:
             break
     _state.signal = signal.Signals(number)
     select.select([arriving], [], [], _GRACE_S)

@@ -31,6 +31,13 @@ class Reporter(Protocol):
     def status(self, description: str) -> AbstractContextManager[object]:
         """Show the current work while the block runs, for work without countable steps."""
 
+    def interruptible(self, note: Callable[[], str]) -> AbstractContextManager[object]:
+        """Say what is lost or kept if the block is interrupted.
+
+        Args:
+            note: Returns it, or an empty text; called as the command ends.
+        """
+
     def message(self, text: str, label: str = "") -> None:
         """Print a line of the job's output, after a highlighted label."""
 
@@ -51,6 +58,13 @@ class SilentReporter:
 
     def status(self, description: str) -> AbstractContextManager[object]:  # noqa: ARG002
         """Show nothing."""
+        return nullcontext()
+
+    def interruptible(
+        self,
+        note: Callable[[], str],  # noqa: ARG002 (part of the protocol)
+    ) -> AbstractContextManager[object]:
+        """Say nothing."""
         return nullcontext()
 
     def message(self, text: str, label: str = "") -> None:

@@ -17,7 +17,7 @@ from naevus.datasets.sources import stack_images
 from naevus.inference.cam import cam_offset
 from naevus.inference.out_of_fold import oof_attributes, oof_logits, oof_scores
 from naevus.io.files import atomic, workspace, write_text
-from naevus.io.progress import SILENT, logged
+from naevus.io.progress import SILENT, duration, logged
 from naevus.io.words import counted
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.recipe import LESION, Recipe
@@ -95,12 +95,23 @@ def train_folds(
             with (
                 held(run.fold_folder(fold)),
                 reporter.progress(f"{run.recipe.task} fold {fold}") as move,
+                reporter.interruptible(partial(_lost, run, fold)),
             ):
                 called = Callbacks([ProgressBar(move), *several])
                 train_fold(run, fold, training_data, called, processes)
         with held(run.folder, lambda: reporter.message(f"waiting to join {run.folder}")):
             run.join()
     reporter.message(f"run: {run.folder}")
+
+
+def _lost(run: Run, fold: int) -> str:
+    """Say that an interruption now loses all of a fold, if it has no checkpoint."""
+    if (run.fold_folder(fold) / CHECKPOINT).exists():
+        return ""
+    return (
+        f"nothing of fold {fold} is kept yet, because its first checkpoint comes after an epoch or "
+        f"{duration(run.recipe.checkpoint_seconds)} of training"
+    )
 
 
 def train_fold(
