@@ -14,8 +14,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from naevus.cli.evaluate import evaluate, report
+from naevus.cli.main import app
 from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.datasets.synthetic import write_isic2018
@@ -34,6 +36,7 @@ from naevus.reports.gallery import (
 from naevus.reports.html import write_report
 from naevus.reports.report import make_report
 from naevus.runs.evaluate import evaluate_results
+from naevus.runs.manifest import prediction_command
 from naevus.runs.results import results_of_predictions
 from naevus.taxonomy import BINARY, ISIC2018
 from tests.helpers.html_page import HtmlPage
@@ -205,6 +208,63 @@ def test_the_summary_shows_the_scores_of_the_tables(written: Path) -> None:
         "naevus predict IMAGES --bundle BUNDLE --tta flips --engine openvino --out OUT"
     )
     assert command[1] == "naevus report OUT --data data"
+
+
+MADE_WITH = {"tta": "none", "bundles": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({"segmenter": {**MADE_WITH, "bundles": ["b"]}}, "--bundle BUNDLE --bundle BUNDLE"),
+        ({"classifier": {**MADE_WITH, "prevalence": [0.5, 0.5]}}, "--prevalence PREVALENCE"),
+        ({"metadata": {"columns": ["age"], "known": {}}}, "--metadata METADATA"),
+        ({"metadata": {"columns": ["age"]}}, ""),  # what the data set knows
+        ({"metadata": {"columns": [], "mm_per_pixel": 0.02}}, "--mm-per-pixel 0.02"),
+        ({"metadata": {"columns": [], "mm_per_pixel": "of each image"}}, "--metadata METADATA"),
+        (
+            {"metadata": {"columns": ["age"], "known": {}, "mm_per_pixel": 0.02}},
+            "--metadata METADATA --mm-per-pixel 0.02",
+        ),
+        ({"heatmaps": True, "embeddings": True}, "--heatmaps --embeddings"),
+        ({"heatmaps": "MEL", "embeddings": False}, "--heatmaps-of MEL"),
+        ({"classifier": None, "crops": [], "write_crops": True}, "--only masks"),
+        ({"classifier": None, "masks": False, "crops": [{}]}, "--only crops"),
+        ({"masks": False, "nested": True}, "--no-masks --nested"),
+        ({"write_crops": False, "batch": 8}, "--no-crops --batch-size 8"),
+        ({"shard": "2/16"}, "--shard 2/16"),
+    ],
+)
+def test_the_command_has_every_option_that_changes_the_result(
+    data: Dataset, settings: dict[str, object], options: str
+) -> None:
+    made = {"segmenter": MADE_WITH, "classifier": MADE_WITH, "masks": True, "crops": [{}]}
+    predicted, reported = prediction_command({**made, **settings}, data).split("\n")
+    words = predicted.replace(" --tta none", "").removeprefix("naevus predict IMAGES ")
+    one = "" if options.startswith("--bundle") else "--bundle BUNDLE "
+    assert words == f"{one}{options}{' ' * bool(options)}--out OUT"
+    assert reported == "naevus report OUT --data data"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--figures", "--allow-missing"),
+        ("--split", "train", "--part", "task3", "--no-thumbnails", "--allow-missing"),
+        ("--bundle", "BUNDLE"),
+    ],
+)
+def test_the_command_has_the_options_of_the_report(
+    data: Dataset, predictions: Path, bundle: Bundle, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    given = [str(bundle.folder) if word == "BUNDLE" else word for word in options]
+    words = ["report", predictions, "--data", data.root, *given, "--out", tmp_path]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    sections = json.loads((tmp_path / "report.json").read_text())["sections"]
+    command = sections["provenance"]["command"].split("\n")[1]
+    assert command.split() == ["naevus", "report", "OUT", "--data", "data", *options]
 
 
 def test_images_are_listed_with_skin_tone_and_quality_flags(

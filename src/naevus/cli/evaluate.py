@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -180,6 +182,15 @@ def report(
     )
     if found.mask_scores is not None:
         check_areas(found.mask_scores, data or results, force=force, reporter=reporter)
+    switches = {"--no-thumbnails": not thumbnails, "--figures": figures,
+                "--allow-missing": allow_missing, "--force": force}  # fmt: skip
+    options = [
+        *(["--split", split] if split else []),
+        *(["--part", part] if part else []),
+        *["--bundle", "BUNDLE"] * len(bundle or ()),
+        *(name for name, given in switches.items() if given),
+    ]
+    found = replace(found, command=" ".join([found.command, *map(shlex.quote, options)]))
     with reporter.progress("reading images") as move:
         decoded = appearances(found, move) if thumbnails else None
     with reporter.status(f"scoring {len(found.images):,} predictions"):

@@ -124,7 +124,10 @@ class PredictionOptions:
             return {}
         columns = list(self.metadata.columns)
         known = {} if self.known is None else {"known": self.known}
-        return {"metadata": {"sha256": self.metadata.sha256(), "columns": columns, **known}}
+        one = "of each image" if self.metadata.scale is None else self.metadata.scale
+        scale = {"mm_per_pixel": one} if self.metadata.has_scale else {}
+        hashed = self.metadata.sha256()
+        return {"metadata": {"sha256": hashed, "columns": columns, **known, **scale}}
 
     @cached_property
     def known(self) -> dict[str, list[str]] | None:

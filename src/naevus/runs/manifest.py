@@ -309,27 +309,51 @@ def prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
     words = ["naevus", "predict", "IMAGES"]
     chosen: dict[str, set[str]] = {}
     names = ("tta", "engine", "precision", "device")
-    for part in ("segmenter", "classifier"):
-        made_with = settings.get(part) or {}
-        words += ["--bundle", "BUNDLE"] * len(made_with.get("bundles", ()))
+    parts = [settings.get(part) or {} for part in ("segmenter", "classifier")]
+    bundles = {bundle for part in parts for bundle in part.get("bundles", ())}
+    words += ["--bundle", "BUNDLE"] * len(bundles)
+    for made_with in parts:
         for name in names:
             if name in made_with and (name, made_with[name]) != ("device", "cpu"):
                 chosen.setdefault(f"--{name}", set()).add(str(made_with[name]))
-    words += ["--metadata", "METADATA"] if settings.get("metadata") else []
+    words += _changed_odds(settings)
     for option, values in chosen.items():
         if len(values) == 1:  # by default each task uses its bundle's recommended precision
             words += [option, *values]
-    both = settings.get("segmenter") and settings.get("classifier")
-    words += ["--no-masks"] if both and not settings.get("masks") else []
-    words += [] if settings.get("write_crops", True) else ["--no-crops"]
-    words += ["--nested"] if settings.get("nested") else []
-    without = (settings.get("segmenter") or {}).get("attributes") is False
-    words += ["--no-attributes"] if without else []
-    if settings.get("batch", BATCH) != BATCH:
-        words += ["--batch-size", str(settings["batch"])]
+    words += _outputs(settings)
     return _lines(
         [*words, "--out", "OUT"], ["naevus", "report", "OUT", "--data", dataset.root.name]
     )
+
+
+def _changed_odds(settings: Mapping[str, Any]) -> list[str]:
+    """Return the options about patients, their population and the scale of their images."""
+    classifier, metadata = (settings.get(name) or {} for name in ("classifier", "metadata"))
+    words = [] if classifier.get("prevalence") is None else ["--prevalence", "PREVALENCE"]
+    scale = metadata.get("mm_per_pixel")
+    if "known" in metadata or isinstance(scale, str):  # others are the data set's own
+        words += ["--metadata", "METADATA"]
+    return words + (["--mm-per-pixel", f"{scale}"] if isinstance(scale, float) else [])
+
+
+def _outputs(settings: Mapping[str, Any]) -> list[str]:
+    """Return the options about what is written."""
+    segmenter, classifier = (settings.get(part) for part in ("segmenter", "classifier"))
+    masks, crops = settings.get("masks"), settings.get("write_crops", True)
+    words = ["--no-masks"] if segmenter and classifier and not masks else []
+    if segmenter and not classifier and not masks:
+        words += ["--only", "crops"]
+    elif segmenter and not classifier and crops and settings.get("crops") == []:
+        words += ["--only", "masks"]
+    words += [] if crops else ["--no-crops"]
+    heatmaps = settings.get("heatmaps")
+    words += ["--heatmaps-of", heatmaps] if isinstance(heatmaps, str) else []
+    words += ["--heatmaps"] if heatmaps is True else []
+    words += [f"--{name}" for name in ("embeddings", "nested") if settings.get(name)]
+    words += ["--no-attributes"] if segmenter and segmenter.get("attributes") is False else []
+    if settings.get("batch", BATCH) != BATCH:
+        words += ["--batch-size", str(settings["batch"])]
+    return words + (["--shard", settings["shard"]] if settings.get("shard") else [])
 
 
 def _lines(*commands: list[str]) -> str:
