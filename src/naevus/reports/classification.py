@@ -12,6 +12,7 @@ from naevus.evaluation.subgroups import LEAST_OF_CLASS, SMALL
 from naevus.io.words import counted, images_of, plural
 from naevus.reports import figures
 from naevus.reports.document import (
+    Curve,
     FigureSlot,
     Headline,
     Section,
@@ -21,7 +22,7 @@ from naevus.reports.document import (
     spread,
     with_enough_groups,
 )
-from naevus.reports.probabilities import calibration_section, selective_section
+from naevus.reports.probabilities import calibrated_of, calibration_section, selective_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ def sections(found: ClassificationEvaluation) -> Iterator[Section]:
     yield calibration_section(found)
     yield selective_section(found)
     if found.lesions is not None:
-        yield lesion_section(found.lesions)
+        yield lesion_section(found.lesions, calibrated=calibrated_of(found) is not None)
     if found.as_predicted.subgroups:
         yield subgroup_section(found)
 
@@ -110,7 +111,7 @@ def score_section(found: ClassificationEvaluation) -> Section:
             *scores.notes,
             *([_few(found.unit)] if found.groups < FEW else []),
             *([folded] if found.folded else []),
-            *([too_few(found.unit)] if found.calibrated is None else []),
+            *([_too_few(found.unit)] if calibrated_of(found) is None else []),
         ),
         (
             Table("scores", "Scores", _headline(found)),
@@ -144,9 +145,9 @@ def score_section(found: ClassificationEvaluation) -> Section:
     )
 
 
-def too_few(unit: Unit) -> str:
+def _too_few(unit: Unit) -> str:
     """Return why there is no calibration."""
-    return f"There are too few {plural(unit)} to fit a calibration."
+    return f"There are too few {plural(unit)} for a calibration: it needs {FEW}."
 
 
 def _few(unit: Unit) -> str:
@@ -160,7 +161,7 @@ def _few(unit: Unit) -> str:
 
 def _headline(found: ClassificationEvaluation) -> pd.DataFrame:
     """Return one row per score, as predicted and calibrated on the other parts."""
-    other = found.calibrated
+    other = calibrated_of(found)
     rows = [
         {
             "score": name.replace("_", " "),
@@ -213,7 +214,7 @@ def _by_class(found: ClassificationEvaluation, *, calibrated: bool) -> pd.DataFr
 
 
 def _calibrated_classes(found: ClassificationEvaluation) -> list[Table]:
-    if found.calibrated is None:
+    if calibrated_of(found) is None:
         return []
     rows = _by_class(found, calibrated=True)
     note = "Calibrated with temperature and offsets fitted on the other parts."
@@ -238,9 +239,9 @@ def target_section(found: ClassificationEvaluation) -> Section:
     )
     several = len(found.by_fold) > 1
     rarer = min(one.rarer for one in found.targets)
-    drawn, undrawn = with_enough_groups(
+    borne = with_enough_groups(
         [
-            (
+            Curve(
                 FigureSlot(
                     "operating-points-roc",
                     "ROC against the rest",
@@ -250,7 +251,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
                 rarer,
                 LEAST,
             ),
-            (
+            Curve(
                 FigureSlot(
                     "net-benefit",
                     "Net benefit",
@@ -260,6 +261,7 @@ def target_section(found: ClassificationEvaluation) -> Section:
                 ),
                 rarer,
                 RARE,
+                Table("net-benefit", "Net benefit, values", benefit, folded=True),
             ),
         ],
         found.unit,
@@ -267,17 +269,20 @@ def target_section(found: ClassificationEvaluation) -> Section:
     return Section(
         "operating-points",
         "Melanoma and malignancy against the rest",
-        ("Natural probabilities of the diagnoses are summed. Thresholds depend on the case mix.",),
+        (
+            "Natural probabilities of the diagnoses are summed. Thresholds depend on the case mix.",
+            *borne.notes,
+        ),
         (
             Table(
                 "operating-points",
                 "Operating points",
                 pd.DataFrame(_target(one, several=several) for one in found.targets),
             ),
-            Table("net-benefit", "Net benefit, values", benefit, folded=True),
+            *borne.tables,
         ),
-        drawn,
-        undrawn=undrawn,
+        borne.slots,
+        undrawn=borne.undrawn,
     )
 
 
@@ -341,8 +346,13 @@ def _rarer(found: ClassificationEvaluation, code: str) -> int:
     return min(found.aucs[code].groups, found.groups - found.aucs[code].groups)
 
 
-def lesion_section(found: LesionEvaluation) -> Section:
-    """Return what one answer per lesion is worth, beside the answers for its images."""
+def lesion_section(found: LesionEvaluation, *, calibrated: bool) -> Section:
+    """Return what one answer per lesion is worth, beside the answers for its images.
+
+    Args:
+        found: The evaluation.
+        calibrated: Whether enough groups bear a calibration.
+    """
     several = found.several.single.answers
     notes = [
         (
@@ -374,13 +384,15 @@ def lesion_section(found: LesionEvaluation) -> Section:
         "One answer per lesion",
         tuple(notes),
         tuple(
-            Table(name, title, pd.DataFrame(_levels(one, found.target)))
+            Table(name, title, pd.DataFrame(_levels(one, found.target, calibrated=calibrated)))
             for name, title, one in tables
         ),
     )
 
 
-def _levels(found: LesionScores, target: str | None) -> Iterator[dict[str, Any]]:
+def _levels(
+    found: LesionScores, target: str | None, *, calibrated: bool
+) -> Iterator[dict[str, Any]]:
     """Yield a row for each metric."""
     names = {
         "accuracy": "accuracy",
@@ -400,7 +412,8 @@ def _levels(found: LesionScores, target: str | None) -> Iterator[dict[str, Any]]
         for level, one in levels.items():
             row |= spread(level, one.metrics[name])
         yield {**row, **spread("gain", found.gain[name])}
-    errors = {"calibration error": "calibration_error", "... calibrated": "calibrated_error"}
+    errors = {"calibration error": "calibration_error"}
+    errors |= {"... calibrated": "calibrated_error"} if calibrated else {}
     for title, name in errors.items():
         found_errors = {level: getattr(one, name) for level, one in levels.items()}
         if found_errors["every image"] is None:

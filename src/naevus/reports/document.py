@@ -142,22 +142,62 @@ class FigureSlot(NamedTuple):
     """A description, also for readers who cannot see the figure."""
 
 
-def with_enough_groups(
-    slots: Iterable[tuple[FigureSlot, int, int]], unit: Unit
-) -> tuple[tuple[FigureSlot, ...], tuple[str, ...]]:
-    """Return the figures with enough groups, and a sentence for each of the others.
+class Curve(NamedTuple):
+    """A figure, and the table of its values where that is shown, which too few groups do not bear.
+
+    Attributes:
+        slot: The figure.
+        groups: How many groups there are.
+        least: How many it needs.
+        table: The values of the figure.
+    """
+
+    slot: FigureSlot
+    groups: int
+    least: int
+    table: Table | None = None
+
+
+class Borne(NamedTuple):
+    """The parts of a section that enough groups bear.
+
+    Attributes:
+        slots: The figures.
+        tables: Their tables.
+        notes: A sentence for each table that is missing, with its figure.
+        undrawn: A sentence for each figure that is missing alone.
+    """
+
+    slots: tuple[FigureSlot, ...]
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    undrawn: tuple[str, ...]
+
+
+def with_enough_groups(curves: Iterable[Curve], unit: Unit) -> Borne:
+    """Return the figures with enough groups and their tables, and what is said of the others.
 
     Args:
-        slots: Each with the number of its groups, and how many it needs.
+        curves: The figures.
         unit: What the groups are.
     """
-    given = list(slots)
-    return (
-        tuple(slot for slot, groups, least in given if groups >= least),
+    given = list(curves)
+    borne = [one for one in given if one.groups >= one.least]
+    missing = [one for one in given if one.groups < one.least]
+    needs = {one.slot.name: f"needs {counted(one.least, unit)}, there are {one.groups}"
+             for one in missing}  # fmt: skip
+    return Borne(
+        tuple(one.slot for one in borne),
+        tuple(one.table for one in borne if one.table is not None),
         tuple(
-            f"No figure “{slot.title}”: it needs {counted(least, unit)}, there are {groups}."
-            for slot, groups, least in given
-            if groups < least
+            f"Neither figure nor table “{one.slot.title}”: it {needs[one.slot.name]}."
+            for one in missing
+            if one.table is not None
+        ),
+        tuple(
+            f"No figure “{one.slot.title}”: it {needs[one.slot.name]}."
+            for one in missing
+            if one.table is None
         ),
     )
 

@@ -11,6 +11,7 @@ from naevus.evaluation.intervals import FEW
 from naevus.io.words import plural
 from naevus.reports import figures
 from naevus.reports.document import (
+    Curve,
     FigureSlot,
     Section,
     Table,
@@ -35,9 +36,10 @@ CALIBRATED: Final = "cross-fitted"
 def calibration_section(found: ClassificationEvaluation) -> Section:
     """Return the calibration of the probabilities, as predicted and cross-fitted."""
     variants = {AS_PREDICTED: found.as_predicted}
-    notes = ["Observed frequency against predicted probability; bars are 95 % intervals."]
-    if found.calibrated is not None:
-        variants[CALIBRATED] = found.calibrated
+    notes = []
+    calibrated = calibrated_of(found)
+    if calibrated is not None:
+        variants[CALIBRATED] = calibrated
         temperatures = ", ".join(f"{scaling.temperature:.2f}" for scaling in found.scalings)
         notes.append(
             f"The temperature ({temperatures}) and offsets of each part are fitted on the other "
@@ -48,22 +50,27 @@ def calibration_section(found: ClassificationEvaluation) -> Section:
         "reliability",
         "Reliability",
         partial(figures.reliability_figure, curves),
-        "On the dotted diagonal, probabilities are perfectly calibrated.",
+        "Observed frequency against predicted probability; bars are 95 % intervals. On the dotted "
+        "diagonal, probabilities are perfectly calibrated.",
     )
-    drawn, undrawn = with_enough_groups([(slot, found.groups, FEW)], found.unit)
+    values = _reliability(curves, found.unit)
+    table = Table("reliability", "Reliability curve", values, folded=True)
+    borne = with_enough_groups([Curve(slot, found.groups, FEW, table)], found.unit)
     return Section(
         "calibration",
         "Calibration",
-        tuple(notes),
+        (*notes, *borne.notes),
         (
             Table("calibration", "Calibration metrics; 0 is best", _calibration(variants)),
-            Table(
-                "reliability", "Reliability curve", _reliability(curves, found.unit), folded=True
-            ),
+            *borne.tables,
         ),
-        drawn,
-        undrawn=undrawn,
+        borne.slots,
     )
+
+
+def calibrated_of(found: ClassificationEvaluation) -> ProbabilityMetrics | None:
+    """Return the metrics of cross-fitted calibration; None if too few groups bear them."""
+    return found.calibrated if found.groups >= FEW else None
 
 
 def _calibration(variants: Mapping[str, ProbabilityMetrics]) -> pd.DataFrame:
@@ -113,14 +120,14 @@ def selective_section(found: ClassificationEvaluation) -> Section:
         partial(figures.risk_coverage_figure, selective.curve),
         f"At full coverage, {percent(selective.risk.value)} are wrong (dotted line).",
     )
-    drawn, undrawn = with_enough_groups([(slot, found.groups, FEW)], found.unit)
+    borne = with_enough_groups([Curve(slot, found.groups, FEW)], found.unit)
     return Section(
         "selective",
         "Selective prediction",
         ("Images are ordered by their largest probability, the most confident first.",),
         (Table("selective", "Risk and coverage", pd.DataFrame(rows)), *_sets(found)),
-        drawn,
-        undrawn=undrawn,
+        borne.slots,
+        undrawn=borne.undrawn,
     )
 
 

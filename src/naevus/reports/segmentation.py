@@ -12,6 +12,7 @@ from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
 from naevus.io.words import counted, images_of, plural
 from naevus.reports import figures
 from naevus.reports.document import (
+    Curve,
     FigureSlot,
     Headline,
     Section,
@@ -79,7 +80,7 @@ def mask_section(found: SegmentationEvaluation) -> Section:
         f"5, 25, 50, 75 and 95 % of the images are at or below {listed}. The dashed line is the "
         "challenge's threshold.",
     )
-    drawn, undrawn = with_enough_groups([(slot, found.groups, RARE)], found.unit)
+    borne = with_enough_groups([Curve(slot, found.groups, RARE)], found.unit)
     return Section(
         "masks",
         "Masks",
@@ -90,8 +91,8 @@ def mask_section(found: SegmentationEvaluation) -> Section:
             Table("mask-quantiles", "Quantiles of the Jaccard index", _quantiles(found)),
             Table("worst-masks", f"The {len(worst)} worst masks", worst, folded=True),
         ),
-        drawn,
-        undrawn=undrawn,
+        borne.slots,
+        undrawn=borne.undrawn,
     )
 
 
@@ -125,17 +126,18 @@ def failure_section(found: SegmentationEvaluation) -> Section:
         partial(figures.threshold_figure, found.curve),
         "The dashed line is the challenge's threshold; bands are 95 % intervals.",
     )
-    drawn, undrawn = with_enough_groups([(slot, found.groups, RARE)], found.unit)
+    table = Table("mask-thresholds", "At every threshold", found.curve, folded=True)
+    borne = with_enough_groups([Curve(slot, found.groups, RARE, table)], found.unit)
     return Section(
         "failures",
         "Failures",
         (
             f"Masks with a Jaccard index below {JACCARD_THRESHOLD}: {percent(found.failed.value)}.",
             *([] if found.distances else [before]),
+            *borne.notes,
         ),
-        tuple(_failure_tables(found)),
-        drawn,
-        undrawn=undrawn,
+        (*_failure_tables(found), *borne.tables),
+        borne.slots,
     )
 
 
@@ -175,4 +177,3 @@ def _failure_tables(found: SegmentationEvaluation) -> Iterator[Table]:
     if found.distances:
         rows_ = interval_table("distance, fraction of the diagonal", found.distances)
         yield Table("mask-distances", "Distance of contours", rows_)
-    yield Table("mask-thresholds", "At every threshold", found.curve, folded=True)

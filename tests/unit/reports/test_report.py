@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.priors import rebalance
 from naevus.reports.html import write_report
-from naevus.reports.report import make_report
+from naevus.reports.report import evaluation_document, make_report
 from naevus.runs.evaluate import evaluate_results
 from naevus.runs.results import Results
 from naevus.taxonomy import ISIC2018
+from tests.helpers.tables import table_of_masks
 
 if TYPE_CHECKING:
     pass
@@ -42,6 +44,41 @@ def test_many_images_make_a_page_of_bounded_size(tmp_path: Path) -> None:
         sizes[count] = page.stat().st_size
     assert sizes[4_000] < 1_000_000
     assert sizes[4_000] < 1.5 * sizes[400]
+
+
+@pytest.mark.parametrize(
+    ("images", "curves", "calibrated"),
+    [
+        (20, set(), False),
+        (120, set(), False),
+        (240, {"reliability"}, True),
+        (1000, {"reliability", "net-benefit"}, True),
+    ],
+)
+def test_figures_and_their_tables_need_the_same_number_of_lesions(
+    images: int, curves: set[str], calibrated: bool
+) -> None:
+    document = evaluation_document(evaluate_results(many(images)))
+    tables = {table.name: table.frame for table in document.tables}
+    for names in ({slot.name for slot in document.figure_slots}, set(tables)):
+        assert names & {"reliability", "net-benefit"} == curves
+    notes = [note for section in document.sections for note in section.notes]
+    for name, title in (("reliability", "Reliability"), ("net-benefit", "Net benefit")):
+        missing = [note for note in notes if note.startswith(f"Neither figure nor table “{title}”")]
+        assert len(missing) == (name not in curves)
+    assert ("calibrated" in tables["scores"].columns) == calibrated
+    assert ("classes-calibrated" in tables) == calibrated
+    assert (len(tables["calibration"]) == 2) == calibrated
+    assert ("... calibrated" in tables["lesions"]["score"].tolist()) == calibrated
+    assert any("for a calibration: it needs 100" in note for note in notes) != calibrated
+
+
+@pytest.mark.parametrize("images", [58, 60])
+def test_thresholds_of_few_masks_are_not_listed(images: int) -> None:
+    document = evaluation_document(evaluate("masks", masks=table_of_masks(images)))
+    shown = images >= 60  # two images of each lesion
+    assert ("mask-thresholds" in {table.name for table in document.tables}) == shown
+    assert ("thresholds" in {slot.name for slot in document.figure_slots}) == shown
 
 
 def many(count: int) -> Results:

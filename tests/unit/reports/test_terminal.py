@@ -52,10 +52,11 @@ def test_an_evaluation_is_shown_completely() -> None:
     assert "0.429 (0.158 to 0.750)" in text  # Wilson, three of seven
     assert "no interval: too few lesions" in text
     assert "No figure" not in text  # a terminal has none anyway
+    assert "Neither figure nor table “Other thresholds”: it needs 30 lesions, there are 1." in text
     undrawn = [one for section in evaluation_document(both()).sections for one in section.undrawn]
     assert "No figure “Jaccard indices”: it needs 30 lesions, there are 1." in undrawn
     assert any(one.startswith("MEL, NV, BCC: no curves") for one in undrawn)
-    words = ("both", "Scores of masks", "At every threshold", "matrix, natural decision")
+    words = ("both", "Scores of masks", "matrix, natural decision")
     for word in words:
         assert word in text, word
     assert "48;2;" in text  # the confusion matrices have coloured cells
