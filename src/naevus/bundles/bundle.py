@@ -479,13 +479,28 @@ def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
         inside = sorted(path.glob(f"fold-*/bundle/{MANIFEST}"), key=_fold_number)
         if not inside:
             neither = f": neither a bundle (no {MANIFEST}) nor a run with finished folds"
-            raise BundleError(
-                f"{path}{neither if path.exists() else ' does not exist'}",
+            remedy = (
                 f"name a bundle folder, a {SUFFIX} file, or a run folder in which `naevus train` "
-                "has finished a fold",
+                "has finished a fold"
             )
+            for before in runs_before(path)[-1:]:
+                remedy = f"name {before}, the run before it was extended"
+            raise BundleError(f"{path}{neither if path.exists() else ' does not exist'}", remedy)
         found += [Bundle.read(manifest.parent) for manifest in inside]
     return found
+
+
+def runs_before(run: Path) -> list[Path]:
+    """Return the runs ``epochs-N`` in a run's folder that it was before it was extended, in order.
+
+    Each has the folds that were finished then.
+    """
+    found = [each.parent for each in run.glob("epochs-*/run.toml")]
+    numbers = {each: each.name.split("-")[1:] for each in found}
+    return sorted(
+        (each for each in found if all(map(str.isdecimal, numbers[each]))),
+        key=lambda each: list(map(int, numbers[each])),
+    )
 
 
 def _fold_number(manifest: Path) -> tuple[int, str]:

@@ -326,7 +326,7 @@ def _trained(runs: Iterable[Run], wanted: Sequence[int] | None) -> list[TrainedM
     for run in runs:
         folds = wanted or run.finished()
         if not folds:
-            raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
+            raise run.unfinished()
         members += [open_member(run, fold) for fold in folds]
     if len({member.classes for member in members}) > 1:
         raise RunError(

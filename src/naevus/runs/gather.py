@@ -13,7 +13,7 @@ from naevus.io.settings import differences
 from naevus.runs.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from naevus.io.progress import Reporter
@@ -22,10 +22,11 @@ RECORD: Final = "gather.json"
 """The record of a joined folder: what it was joined from."""
 _PLACES: Final = ("data", "masks", "copies", "init_from")
 """Inputs that name places, which differ between machines; their content is compared by hashes."""
-_OF_RUN: Final = (
+OF_RUN: Final = (
     "run.toml", "inputs.json", "environment.json", "contents.json", "crops.json", "failed.csv",
     "folds.csv",
 )  # fmt: skip
+"""The files of a run that are not of one fold, but for its log and its joined predictions."""
 _LOG: Final = "train.log"
 _AGAIN: Final = "gather only folds of one training (`naevus train --fold`)"
 ANOTHER: Final = "choose another --out, or delete this folder"
@@ -56,12 +57,12 @@ def gather_folds(parts: Sequence[Path], out: Path, *, reporter: Reporter = SILEN
     if (out / RECORD).exists() and read_json(out / RECORD, ANOTHER).get("key") == key:
         return Run.open(out)
     with staged(out, key) as making:
-        for name in _OF_RUN:
+        for name in OF_RUN:
             if (runs[0].folder / name).exists():
                 link(runs[0].folder / name, making / name)
         with reporter.progress("linking folds", len(owners)) as move:
             for fold, run in owners.items():
-                _link_fold(run, fold, making)
+                link_fold(run, fold, making)
                 move(fold + 1, len(owners))
         logs = [run.folder / _LOG for run in runs]
         write_text(making / _LOG, "".join(log.read_text("utf-8") for log in logs if log.exists()))
@@ -143,12 +144,19 @@ def _owners(runs: Sequence[Run]) -> dict[int, Run]:
     return dict(sorted(owners.items()))
 
 
-def _link_fold(run: Run, fold: int, out: Path) -> None:
-    """Link a fold's files, and the masks that it predicted."""
+def link_fold(run: Run, fold: int, out: Path, without: Collection[str] = ()) -> None:
+    """Link a fold's files, and the masks that it predicted.
+
+    Args:
+        run: The run.
+        fold: The fold.
+        out: The folder of the new run.
+        without: Names of files to leave out.
+    """
     folder = run.fold_folder(fold)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     for path in files:
-        if not path.name.startswith("."):
+        if not path.name.startswith(".") and path.name not in without:
             link(path, out / path.relative_to(run.folder))
     if (run.folder / "masks").is_dir():
         for image_id in run.folds.held_out(fold):

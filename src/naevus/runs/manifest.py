@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from naevus import __version__
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import BundleSpec, TrainingData
-from naevus.errors import ImageError, RunError
+from naevus.errors import ImageError
 from naevus.images.read import probe
 from naevus.io.parallel import BATCH
 from naevus.runs.evidence import (
@@ -262,7 +262,7 @@ def spec_of_run(run: Run, data: Path | None = None) -> BundleSpec:
     """
     folds = run.finished()
     if not folds:
-        raise RunError(f"{run.folder}: no fold is finished", "train at least one fold")
+        raise run.unfinished()
     task = run.recipe.task
     bundles = [Bundle.read(run.bundle_folder(fold)).spec for fold in folds]
     manifest: dict[str, Any] = about([run])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from naevus import __version__
+from naevus.bundles.bundle import runs_before
 from naevus.datasets.folds import Folds
 from naevus.errors import DataError, RunError
 from naevus.evaluation.mask_metrics import MaskScore
@@ -268,6 +269,13 @@ class Run:
             if (self.fold_folder(fold) / "oof.parquet").exists()
         ]
 
+    def unfinished(self) -> RunError:
+        """Return the error that no fold is finished."""
+        remedy = "train at least one fold"
+        for before in runs_before(self.folder)[-1:]:
+            remedy += f", or name {before}, the run before it was extended"
+        return RunError(f"{self.folder}: no fold is finished", remedy)
+
     def join(self) -> pd.DataFrame:
         """Join the folds' held-out predictions by id into ``oof.parquet``.
 
@@ -312,7 +320,7 @@ class Run:
     def _joined(self) -> pd.DataFrame:
         finished = self.finished()
         if not finished:
-            raise RunError(f"{self.folder}: no fold is finished", "train at least one fold")
+            raise self.unfinished()
         tables = []
         for fold in finished:
             path = self.fold_folder(fold) / "oof.parquet"
@@ -367,6 +375,11 @@ def open_run(folder: Path, *, allow_missing: bool, reporter: Reporter = SILENT) 
         RunError: The folder is not a run, or the run is incomplete.
     """
     run = Run.open(folder, allow_missing=allow_missing)
+    for before in runs_before(folder)[-1:]:
+        left = set(Run.open(before).finished()).difference(run.finished())
+        if left and run.finished():
+            what = f"fold {', '.join(map(str, sorted(left)))}"
+            reporter.warning(f"{folder}: {what} is not trained again yet; {before} has it")
     if allow_missing and run.finished():
         warn_all(
             reporter, (f"{folder}: {one}: left out" for one in run.left_out(run.predictions()))

@@ -6,22 +6,30 @@ import math
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final
 
 from naevus.errors import RunError
-from naevus.io.files import write_json, write_text
+from naevus.io.files import link, write_json, write_text
 from naevus.io.formats import read_json
 from naevus.io.progress import SILENT
+from naevus.runs.gather import OF_RUN, link_fold
 from naevus.runs.recipe import to_toml
 from naevus.runs.run import WEIGHTS, Run, held
+from naevus.training.callbacks import METRICS
+from naevus.training.loop import BEST, CHECKPOINT
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from naevus.io.progress import Reporter
     from naevus.runs.recipe import Recipe
 
 EXTENDED: Final = "extended.json"
 """The file with the epochs and the warm-up that an extended run started with."""
 
+_GOES_ON: Final = (CHECKPOINT, BEST, METRICS)
+"""The files of a fold that more epochs continue."""
 _BEGUN: Final = {"epochs": (int,), "warm_up": (float, int)}
 
 
@@ -87,8 +95,8 @@ def with_epochs(recipe: Recipe, epochs: int, warm_up: float) -> Recipe:
 def extend(there: Run, recipe: Recipe, reporter: Reporter = SILENT) -> None:
     """Prepare a run for more epochs: its finished folds become unfinished.
 
-    Their results are moved to ``fold-k/epochs-N``, and their checkpoints stay. The run's folder
-    must be locked.
+    They become a run of their own, ``epochs-N``, and their checkpoints stay. The run's folder must
+    be locked.
 
     Args:
         there: The run as it is.
@@ -103,19 +111,40 @@ def extend(there: Run, recipe: Recipe, reporter: Reporter = SILENT) -> None:
         folders = [path for k in range(there.folds.k) if (path := there.fold_folder(k)).is_dir()]
         for folder in folders:
             stack.enter_context(held(folder))
+        kept = _keep(there) if there.finished() else None
+        (there.folder / "oof.parquet").unlink(missing_ok=True)
         for folder in folders:
-            kept = folder / f"epochs-{before.epochs}"
-            for name in ("oof.parquet", "lesions.parquet", WEIGHTS, "bundle"):
-                if (folder / name).exists():
-                    kept.mkdir(exist_ok=True)
-                    shutil.rmtree(kept / name, ignore_errors=True)
-                    (folder / name).replace(kept / name)
+            for name in ("oof.parquet", "lesions.parquet", WEIGHTS):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "bundle", ignore_errors=True)
         if not (there.folder / EXTENDED).exists():
             first = {"epochs": before.epochs, "warm_up": before.optimiser.warm_up}
             write_json(there.folder / EXTENDED, first)
         write_text(there.folder / "run.toml", to_toml(recipe))
-    reporter.message(
-        f"{before.epochs} epochs become {recipe.epochs}; results so far are kept in "
-        f"fold-*/epochs-{before.epochs}",
-        "extended",
+    what = f"{before.epochs} epochs become {recipe.epochs}"
+    if recipe.epochs == before.epochs:
+        what = f"early_stopping {before.early_stopping} becomes {recipe.early_stopping}"
+    reporter.message(what if kept is None else f"{what}; the run so far is in {kept}", "extended")
+
+
+def _keep(run: Run) -> Path:
+    """Make a run of the finished folds, which can be used until they are trained again."""
+    kept = _place(run)
+    for name in (*OF_RUN, "oof.parquet"):
+        if (run.folder / name).exists():
+            link(run.folder / name, kept / name)
+    for fold in run.finished():
+        shutil.rmtree(kept / run.fold_folder(fold).name, ignore_errors=True)
+        link_fold(run, fold, kept, without=_GOES_ON)
+    return kept
+
+
+def _place(run: Run) -> Path:
+    """Return the folder of the run so far, or of what an interrupted extension has kept of it."""
+    first = run.folder / f"epochs-{run.recipe.epochs}"
+    places = chain([first], (first.with_name(f"{first.name}-{number}") for number in count(2)))
+    return next(
+        place
+        for place in places
+        if not (place / "run.toml").exists() or Run.open(place).recipe == run.recipe
     )

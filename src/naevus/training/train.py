@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from naevus import __version__
-from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.bundles.bundle import Bundle, runs_before, write_bundle
 from naevus.bundles.sample import SAMPLE_FILE
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import stack_images
@@ -95,7 +95,7 @@ def train_folds(
             with (
                 held(run.fold_folder(fold)),
                 reporter.progress(f"{run.recipe.task} fold {fold}") as move,
-                reporter.interruptible(partial(_lost, run, fold)),
+                reporter.interruptible(partial(_left, run, fold)),
             ):
                 called = Callbacks([ProgressBar(move), *several])
                 train_fold(run, fold, training_data, called, processes)
@@ -104,14 +104,18 @@ def train_folds(
     reporter.message(f"run: {run.folder}")
 
 
-def _lost(run: Run, fold: int) -> str:
-    """Say that an interruption now loses all of a fold, if it has no checkpoint."""
-    if (run.fold_folder(fold) / CHECKPOINT).exists():
-        return ""
-    return (
-        f"nothing of fold {fold} is kept yet, because its first checkpoint comes after an epoch or "
-        f"{duration(run.recipe.checkpoint_seconds)} of training"
-    )
+def _left(run: Run, fold: int) -> str:
+    """Say what an interruption leaves: nothing yet, or the run before it was extended."""
+    folder = run.fold_folder(fold)
+    if not (folder / CHECKPOINT).exists():
+        return (
+            f"nothing of fold {fold} is kept yet, because its first checkpoint comes after an "
+            f"epoch or {duration(run.recipe.checkpoint_seconds)} of training"
+        )
+    for before in runs_before(run.folder)[-1:]:
+        if (before / folder.name / "oof.parquet").exists():
+            return f"fold {fold} as it was before the run was extended is in {before}"
+    return ""
 
 
 def train_fold(

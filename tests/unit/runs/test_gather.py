@@ -83,7 +83,7 @@ def test_a_killed_job_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for step in ("link", "_link_fold", "write_text", "write_json", "flush_together"):
+    for step in ("link", "link_fold", "write_text", "write_json", "flush_together"):
         with monkeypatch.context() as patch:
             patch.setattr(gather, step, killed)
             with pytest.raises(KeyboardInterrupt):
