@@ -215,6 +215,10 @@ def test_training_data_includes_that_of_the_initial_run(run: Path, tmp_path: Pat
     (both,) = training_data([replace(opened, inputs=inputs)])
     assert both.name.startswith("ISIC 2018 Task 2")
     assert "ISIC 2018 Task 1 (" in both.name
+    taught = {**opened.inputs, "layout": "unlabelled", "init_from": "built-in"}
+    own, before = training_data([replace(opened, inputs=taught)])
+    assert own.name == "images in the layout unlabelled"
+    assert before.name.startswith("ISIC 2018 Task 2")
     gone = {**opened.inputs, "init_from": str(tmp_path / "gone")}
     assert training_data([replace(opened, inputs=gone)]) == [alone]
 

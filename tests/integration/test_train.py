@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from naevus.bundles.bundle import Bundle
+from naevus.bundles.bundle import Bundle, builtin
 from naevus.datasets.folds import Folds, make_folds, validation_split
 from naevus.datasets.layouts import load
 from naevus.errors import DataError, RunError
@@ -29,14 +29,17 @@ from naevus.io.progress import SilentReporter, duration
 from naevus.runs.images import select_images
 from naevus.runs.recipe import Recipe
 from naevus.runs.run import WEIGHTS, Run
+from naevus.runs.start import open_start
 from naevus.taxonomy import ISIC2019
 from naevus.training import train as training_job
 from naevus.training.callbacks import Callback, Step
 from naevus.training.data import TrainingData
+from naevus.training.from_graph import graph_weights
 from naevus.training.loop import Trainer, load_network, save_tensors
 from naevus.training.prepare import prepare, start_run
 from naevus.training.tasks import ClassificationTask, _make_training_task
 from naevus.training.train import export_fold, train_fold, train_folds
+from tests.helpers.layouts import Warned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -483,6 +486,42 @@ def test_initialising_from_a_run_copies_its_weights(
         train_fold(run, 0, training_data, STILL)
     for name, tensor in network.state_dict().items():
         assert torch.equal(seen[0][name], tensor)
+
+
+STEMS = {
+    "segmentation": ("segmentation-0", "network.network.encoder.model.conv_stem.weight"),
+    "classification": ("classification-3", "network.backbone.conv_stem.weight"),
+}
+
+
+@pytest.mark.parametrize("task", STEMS)
+def test_initialising_from_the_built_in_bundle(
+    task: str, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("naevus.training.train.IMAGES", 8)
+    settings, network = CLASSIFICATION, {"backbone": "tf_efficientnet_lite3"}
+    if task == "segmentation":
+        settings, network = SEGMENTATION, {"decoder": {"decoder_channels": [128, 64, 32, 16, 16]}}
+    recipe = Recipe.model_validate(settings | {"sizes": [[0, 64]], "network": network})
+    dataset = select_images(load(synthetic), recipe)
+    folds, told = make_folds(dataset, k=3), Warned()
+    training_data = TrainingData(
+        dataset, tmp_path / "cache", init_from=open_start("built-in"), force=True
+    )
+    run = start_run(tmp_path / "run", recipe, folds, training_data, [1], told)
+    assert any(text.startswith("note: built-in has learnt from") for text in told.lines)
+    assert run.inputs["init_from"] == "built-in"
+
+    monkeypatch.setattr("naevus.training.train.Trainer", _begin)
+    with pytest.raises(_BeganError) as began:
+        train_fold(run, 1, training_data, STILL)
+    file, name = STEMS[task]
+    graph = graph_weights(builtin() / f"{file}.onnx")
+    assert torch.equal(began.value.class_weights[name], graph[name])
+
+
+def _begin(network: torch.nn.Module, *_: object) -> None:
+    raise _BeganError(network)
 
 
 class _BeganError(Exception):

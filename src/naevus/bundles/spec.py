@@ -370,19 +370,20 @@ class BundleSpec(Section):
         """All networks, the segmenter's first; a network for two tasks is listed once."""
         found: dict[str, Member] = {}
         for task in get_args(Task):
-            for member in self._members(task):
+            for member in self.members_of(task):
                 found.setdefault(member.file, member)
         return tuple(found.values())
 
     def recommended_precision(self, task: Task) -> Precision:
         """Return the recommended precision for a task's networks as stored, or fp32."""
-        stored = {member.storage for member in self._members(task)}
+        stored = {member.storage for member in self.members_of(task)}
         for choice in self.recommended:
             if choice.task == task and stored == {choice.storage}:
                 return choice.precision
         return "fp32"
 
-    def _members(self, task: Task) -> Sequence[Member]:
+    def members_of(self, task: Task) -> Sequence[Member]:
+        """Return the networks for a task."""
         parts = {
             "segmentation": self.segmenter,
             "classification": self.classifier,

@@ -228,7 +228,8 @@ InitFrom = Annotated[
     Path | None,
     typer.Option(
         "--init-from",
-        help="A run to initialise the weights from, fold by fold.",
+        help="Start from the weights of a run, fold by fold, or of a bundle: a path, in which "
+        "{fold} stands for the fold, or `built-in`.",
         show_default=False,
         rich_help_panel=NETWORKS,
     ),

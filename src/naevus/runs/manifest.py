@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from naevus import __version__
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import BundleSpec, TrainingData
-from naevus.errors import ImageError
+from naevus.errors import BundleError, ImageError, RunError
 from naevus.images.read import probe
 from naevus.io.parallel import BATCH
 from naevus.runs.evidence import (
@@ -20,6 +21,7 @@ from naevus.runs.evidence import (
 )
 from naevus.runs.images import USUAL_PART, dataset_of
 from naevus.runs.run import Run
+from naevus.runs.start import BundleStart, learnt_by, open_start
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
 if TYPE_CHECKING:
@@ -198,6 +200,17 @@ def _learnt_from(run: Run) -> Iterator[tuple[str, str]]:
         yield from _learnt_from(Run.open(Path(start), allow_missing=True))
 
 
+def _taught_before(run: Run) -> Iterator[TrainingData]:
+    """Yield the data that the bundles learnt from that a run started from."""
+    name = run.inputs.get("init_from")
+    if name and not (Path(name) / "run.toml").exists():
+        with suppress(RunError, BundleError):  # moved since
+            start = open_start(name)
+            assert isinstance(start, BundleStart)
+            for fold in run.finished():
+                yield from learnt_by(start.bundle(fold), run.recipe.task)
+
+
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:
     """List the training data of runs, each data set once per task."""
     found: dict[tuple[str, str], TrainingData] = {}
@@ -214,6 +227,9 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
             images=run.inputs["images"],
             licence="; ".join(each.licence for each in known) if whole else None,
         )
+        for earlier in _taught_before(run):
+            if all(each.name != earlier.name for each in found.values()):
+                found[recipe.task, earlier.name] = earlier
     return list(found.values())
 
 

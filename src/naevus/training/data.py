@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from naevus.datasets.cache import ImageCache
     from naevus.datasets.dataset import Dataset
     from naevus.runs.recipe import Recipe
-    from naevus.runs.run import Run
+    from naevus.runs.start import Start
 
     Batch = tuple[Tensor, Tensor]
 
@@ -55,7 +55,7 @@ class TrainingData:
         cache: Folder of the image caches; shared by jobs.
         masks: Folder of predicted masks (``<id>_segmentation.png``) to crop by.
         copies: Folders with other copies of some of the images, under the same names.
-        init_from: A run to initialise from, instead of the recipe's pretrained weights.
+        init_from: A run or bundles to initialise from, instead of the recipe's pretrained weights.
         force: Whether to use masks that look wrong as a whole.
         pretrained: The file of pretrained weights, if the recipe has one.
         further: Data sets with other copies of the images, each with its own masks.
@@ -67,7 +67,7 @@ class TrainingData:
     cache: Path
     masks: Path | None = None
     copies: tuple[Path, ...] = ()
-    init_from: Run | None = None
+    init_from: Start | None = None
     force: bool = False
     pretrained: Path | None = None
     further: tuple[Dataset, ...] = ()

@@ -13,6 +13,7 @@ from naevus.io.torchrun import speaks
 from naevus.runs.images import images_and_folds
 from naevus.runs.recipe import Recipe, load_recipe
 from naevus.runs.run import Run
+from naevus.runs.start import open_start
 from naevus.training.splits import check_splits
 from naevus.training.unused import refuse_unused
 
@@ -57,7 +58,8 @@ def train(
         fold: The folds to train; None: all.
         masks: A folder of predicted masks to crop by; None: the data set's own masks.
         copies: Folders with other copies of the images, named by image id.
-        init_from: A run to initialise the weights from, fold by fold.
+        init_from: A run to initialise the weights from, fold by fold; or a bundle, see
+            `naevus.runs.start.open_start`.
         cache: Folder for decoded images; None: ``cache`` beside the run.
         force: Whether to use masks that look wrong as a whole.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -82,7 +84,7 @@ def train(
     given, mask_folder = tuple(map(Path, copies)), None if masks is None else Path(masks)
     refuse_unused(recipe, masks=mask_folder, copies=given)
     recipe.with_pretrained_hash()  # refuses an absent file
-    source = None if init_from is None else Run.open(init_from)
+    source = None if init_from is None else open_start(init_from)
     file = None if folds is None else Path(folds)
     reporter = reporter if speaks() else SILENT
     dataset, split = images_and_folds(data, recipe, file, mask_folder, given, reporter)

@@ -11,7 +11,7 @@ import numpy as np
 from naevus.datasets.cache import ImageCache
 from naevus.datasets.dataset import unit_of
 from naevus.datasets.masksurvey import check_masks, implausible_problem, refuse
-from naevus.errors import DataError, RunError
+from naevus.errors import DataError
 from naevus.images.masks import PLAUSIBLE_FRACTIONS
 from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.images.read import IMAGE_SUFFIXES
@@ -19,7 +19,8 @@ from naevus.io.files import sha256_of, write_json, write_list
 from naevus.io.progress import SILENT, warn_all
 from naevus.runs.images import images_of_parts, load_for
 from naevus.runs.recipe import LESION
-from naevus.runs.run import WEIGHTS, Run, held
+from naevus.runs.run import Run, held
+from naevus.runs.start import check_start, noted
 from naevus.training.data import ImageCopies
 from naevus.training.extension import continued, extend
 from naevus.training.parts import note_origins, origins_of
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from naevus.io.progress import Reporter
     from naevus.runs.recipe import Recipe
     from naevus.training.data import TrainingData
+    from naevus.training.pretrained import Weights
 
 _REMEDY = "name masks of a model that did not train on them with --masks, or pass --force"
 
@@ -162,9 +164,11 @@ def check_training_data(
         DataError: See `check_before`.
         WeightsError: The weights are not available, or do not fit.
     """
-    check_pretrained(recipe, training_data.pretrained)
+    weights: Weights = "none"
+    if training_data.init_from is None:
+        check_pretrained(recipe, training_data.pretrained)
+        weights = weights_of(recipe.network.pretrained, training_data.pretrained)
     classes = len(training_data.dataset.taxonomy)
-    weights = weights_of(recipe.network.pretrained, training_data.pretrained)
     check_network(build_network(recipe, classes, weights), recipe, classes)
     where = training_data.masks or training_data.dataset.root
     notes = check_before(training_data.sources(), recipe, where, force=training_data.force, arm=arm)
@@ -404,10 +408,13 @@ def start_run(
         reporter.message(f"{name} ({origin})", "runs code of")
     check_training_data(training_data, recipe, reporter, arm)
     failed = prepare_reported(training_data, recipe, out, reporter)
+    if training_data.init_from is not None:
+        start = training_data.init_from
+        learnt = [check_start(start, recipe, folds, fold, inputs) for fold in chosen]
+        for text in filter(None, dict.fromkeys(learnt)):
+            reporter.warning(f"{text}; if images of these are held out, their scores are too good")
     for fold in chosen:
         task_of_fold(recipe, folds, fold, training_data)
-        if training_data.init_from is not None:
-            check_init_from(training_data.init_from, folds, fold)
     with held(out, lambda: reporter.message(f"waiting for another job to prepare {out}")):
         if there is not None and there.recipe != recipe:
             extend(there, recipe, reporter)
@@ -436,9 +443,7 @@ def inputs_of(dataset: Dataset, training_data: TrainingData) -> dict[str, Any]:
         "unit": unit_of(dataset.table),
         "masks": str(training_data.masks.resolve()) if training_data.masks else None,
         "copies": [str(folder.resolve()) for folder in training_data.copies],
-        "init_from": str(training_data.init_from.folder.resolve())
-        if training_data.init_from
-        else None,
+        "init_from": noted(training_data.init_from),
     }
 
 
@@ -473,26 +478,3 @@ def task_of_fold(
     training_task = _make_training_task(recipe, training_data, split.training, split.validation)
     check_validation(recipe, fold, training_task.validation.ids)
     return training_task
-
-
-def check_init_from(source: Run, folds: Folds, fold: int) -> None:
-    """Check that a run's fold can initialise a fold that holds out the same images.
-
-    Raises:
-        RunError: That run was trained on images that this fold holds out, or has not finished
-            the fold.
-    """
-    theirs, ours = source.folds.table, folds.table
-    unseen = {*source.folds.held_out(fold), *source.folds.test()}
-    seen = theirs[~theirs["image_id"].isin(unseen)]
-    kept = ours[ours["image_id"].isin([*folds.held_out(fold), *folds.test()])]
-    leaked = kept["image_id"].isin(seen["image_id"]) | kept["group_id"].isin(seen["group_id"])
-    if leaked.any():
-        first = kept.loc[leaked, "image_id"].min()
-        raise RunError(
-            f"{source.folder}: its fold {fold} was trained on the {source.unit} of {first}, "
-            "which is held out here",
-            "start from a run with the same folds",
-        )
-    if not (source.fold_folder(fold) / WEIGHTS).exists():
-        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")

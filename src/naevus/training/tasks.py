@@ -30,7 +30,6 @@ from naevus.training.pretrained import weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -77,10 +76,11 @@ class SegmentationTask:
             "masks": InputSpec("mask", size),
         }
 
-    def network(self, pretrained: Path | None = None) -> Preprocessed:
-        """Build the recipe's network, with weights from a file if the recipe names one."""
-        weights = weights_of(self._recipe.network.pretrained, pretrained)
-        return build_network(self._recipe, 1, weights)
+    def network(self, weights: Weights | None = None) -> Preprocessed:
+        """Build the recipe's network, by default with the recipe's initial weights."""
+        return build_network(
+            self._recipe, 1, weights or weights_of(self._recipe.network.pretrained)
+        )
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x S x S on masks uint8 N x S x S, 0..255."""
@@ -237,10 +237,11 @@ class AttributesTask:
         """Return the input specs of the required caches by name."""
         return SegmentationTask.input_specs(recipe)
 
-    def network(self, pretrained: Path | None = None) -> Preprocessed:
-        """Build the recipe's network, with weights from a file if the recipe names one."""
-        weights = weights_of(self._recipe.network.pretrained, pretrained)
-        return build_network(self._recipe, 1, weights)
+    def network(self, weights: Weights | None = None) -> Preprocessed:
+        """Build the recipe's network, by default with the recipe's initial weights."""
+        return build_network(
+            self._recipe, 1, weights or weights_of(self._recipe.network.pretrained)
+        )
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of logits N x K x S x S on masks int16, 0..255, or `UNKNOWN`."""
@@ -398,9 +399,9 @@ class ClassificationTask:
         )
         return {"images": shown} | ({"wide": shown.wider(data.context)} if data.context > 1 else {})
 
-    def network(self, pretrained: Path | None = None) -> Preprocessed:
-        """Build the recipe's network, with weights from a file if the recipe names one."""
-        weights = weights_of(self._recipe.network.pretrained, pretrained)
+    def network(self, weights: Weights | None = None) -> Preprocessed:
+        """Build the recipe's network, by default with the recipe's initial weights."""
+        weights = weights or weights_of(self._recipe.network.pretrained)
         return build_network(self._recipe, len(self.taxonomy), weights)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:

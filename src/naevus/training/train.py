@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 
 from naevus import __version__
 from naevus.bundles.bundle import Bundle, runs_before, write_bundle
-from naevus.bundles.sample import SAMPLE_FILE
+from naevus.bundles.sample import SAMPLE_FILE, read_sample
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.sources import stack_images
 from naevus.inference.cam import cam_offset
@@ -22,6 +23,7 @@ from naevus.io.words import counted
 from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.recipe import LESION, Recipe
 from naevus.runs.run import WEIGHTS, Run, held
+from naevus.runs.start import BundleStart, check_start
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.callbacks import (
     Callback,
@@ -31,16 +33,15 @@ from naevus.training.callbacks import (
     Job,
     ProgressBar,
 )
-from naevus.training.data import BatchLoader, TrainingData
+from naevus.training.data import BatchLoader, TrainingData, plain_batch_size, plain_batches
 from naevus.training.distributed import Processes, make_fabric, synchronise
+from naevus.training.from_graph import IMAGES, check_loaded, load_graph
 from naevus.training.loop import CHECKPOINT, Trainer, load_network, save_tensors
 from naevus.training.networks import Preprocessed, layer_summary
 from naevus.training.onnx_graph import SampledNetwork, export_onnx, sample_entry
 from naevus.training.performance import kept_memory, prepare_network, resolve
-from naevus.training.prepare import (
-    check_init_from,
-    task_of_fold,
-)
+from naevus.training.prepare import task_of_fold
+from naevus.training.pretrained import weights_of
 from naevus.training.tasks import (
     AttributesTask,
     ClassificationTask,
@@ -189,11 +190,44 @@ def _initialised(
 ) -> Preprocessed:
     """Return the network of a fold with its initial weights."""
     torch.manual_seed(run.recipe.network.init_seed)  # for the initialisation only
-    network = training_task.network(training_data.pretrained)
-    if training_data.init_from is not None:
-        check_init_from(training_data.init_from, run.folds, fold)
-        _init_from(network, training_data.init_from, run.recipe, fold)
+    start, recipe = training_data.init_from, run.recipe
+    if start is None:
+        return training_task.network(
+            weights_of(recipe.network.pretrained, training_data.pretrained)
+        )
+    check_start(start, recipe, run.folds, fold, run.inputs)
+    network = training_task.network("none")
+    if isinstance(start, Run):
+        _init_from(network, start, recipe, fold)
+        return network
+    _from_bundle(network, start, training_task, recipe, fold)
     return network
+
+
+def _from_bundle(
+    network: Preprocessed,
+    start: BundleStart,
+    training_task: TrainingTask,
+    recipe: Recipe,
+    fold: int,
+) -> None:
+    bundle, member = start.bundle(fold), start.member(recipe, fold)
+    classifier, head = bundle.spec.classifier, True
+    if isinstance(training_task, ClassificationTask) and classifier:
+        head = classifier.classes == training_task.taxonomy.codes
+    batches = plain_batches(training_task.training, recipe, recipe.sizes[0][1])
+    some = [pixels for pixels, _ in islice(batches, -(-IMAGES // plain_batch_size(recipe)))]
+    load_graph(bundle.folder / member.file, network, some, head=head)
+    if head and bundle.spec.sample:
+        place, sizes = bundle.folder / bundle.spec.sample.file, {member.file: member.input_size}
+        check_loaded(network, recipe.task, member, read_sample(place, sizes))
+    _log.info(
+        "fold %d: starts from %s of %s%s",
+        fold,
+        member.file,
+        start.name,
+        "" if head else ", with a new head for other classes",
+    )
 
 
 def export_fold(

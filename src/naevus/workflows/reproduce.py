@@ -19,6 +19,7 @@ from naevus.runs.evaluate import evaluate_results
 from naevus.runs.recipe_tables import HASHED
 from naevus.runs.results import results_of_tables
 from naevus.runs.run import WEIGHTS, Run, read_oof
+from naevus.runs.start import is_bundle_name
 from naevus.training.job import train
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def _place(run: Run, noted: str | Path | None, given: Path | None, option: str) 
             raise RunError(f"{option} has no effect: {run.folder} had none", f"leave out {option}")
         return None
     place = Path(noted) if given is None else given
-    if not place.exists():
+    if not (place.exists() or is_bundle_name(place)):
         raise RunError(
             f"{place}: does not exist, but {run.folder} was trained with it",
             f"name where it is now with {option}",

@@ -1,0 +1,164 @@
+"""What training starts from, other than pretrained weights: another run, or bundles."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from naevus.bundles.bundle import SUFFIX, Bundle, builtin
+from naevus.bundles.spec import MANIFEST
+from naevus.errors import RunError
+from naevus.runs.run import WEIGHTS, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from naevus.bundles.spec import Member, TrainingData
+    from naevus.datasets.folds import Folds
+    from naevus.runs.recipe import Recipe
+
+BUILT_IN: Final = "built-in"
+"""Stands for the built-in bundle."""
+
+FOLD: Final = "{fold}"
+"""Stands for the number of a fold in the path of its bundle."""
+
+
+@dataclass(frozen=True)
+class BundleStart:
+    """One bundle for all folds, or one per fold.
+
+    Attributes:
+        name: `BUILT_IN`, or the bundle's path, which may contain `FOLD`.
+    """
+
+    name: str
+
+    def bundle(self, fold: int) -> Bundle:
+        """Return the bundle of a fold.
+
+        Raises:
+            BundleError: It is missing or damaged.
+        """
+        if self.name == BUILT_IN:
+            return Bundle.read(builtin())
+        return Bundle.read(self.name.replace(FOLD, str(fold)))
+
+    def member(self, recipe: Recipe, fold: int) -> Member:
+        """Return the first network of the recipe's task and architecture in a fold's bundle.
+
+        Raises:
+            BundleError: The bundle is missing or damaged.
+            RunError: It contains no such network.
+        """
+        there = self.bundle(fold).spec.members_of(recipe.task)
+        for member in there:
+            if member.architecture == recipe.architecture:
+                return member
+        names = ", ".join(dict.fromkeys(each.architecture for each in there))
+        raise RunError(
+            f"{self.name}: has no network {recipe.architecture} for {recipe.task}",
+            f"set the recipe's network to one that it has: {names}"
+            if names
+            else "name a bundle for this task",
+        )
+
+
+Start = Run | BundleStart
+"""Either of them."""
+
+
+def open_start(name: str | Path) -> Start:
+    """Open what training starts from.
+
+    Args:
+        name: A run's folder; or `BUILT_IN`, a bundle's folder or a ``.naevus`` file, whose path
+            may contain `FOLD`.
+
+    Raises:
+        RunError: It is neither.
+    """
+    path = Path(name)
+    if (path / "run.toml").exists():
+        return Run.open(path)
+    if is_bundle_name(path) or (path / MANIFEST).exists():
+        return BundleStart(str(path))
+    neither = "is neither a run nor a bundle" if path.exists() else "does not exist"
+    raise RunError(f"{path}: {neither}", f"name a run, a bundle, or {BUILT_IN}")
+
+
+def is_bundle_name(path: Path) -> bool:
+    """Return whether a path names bundles by its form alone."""
+    return str(path) == BUILT_IN or FOLD in str(path) or path.suffix.lower() == SUFFIX
+
+
+def noted(start: Start | None) -> str | None:
+    """Return what a run's inputs keep of its start."""
+    if isinstance(start, BundleStart):
+        return start.name if start.name == BUILT_IN else str(Path(start.name).resolve())
+    return str(start.folder.resolve()) if start else None
+
+
+def check_start(
+    start: Start, recipe: Recipe, folds: Folds, fold: int, inputs: Mapping[str, Any]
+) -> str | None:
+    """Check that a fold can start from another run's fold, or from a bundle.
+
+    Args:
+        start: Where the weights come from.
+        recipe: The recipe of the fold.
+        folds: The folds.
+        fold: The fold.
+        inputs: The inputs of the run.
+
+    Returns:
+        For a bundle, what it has learnt from, if it is not known to have held out this fold.
+
+    Raises:
+        BundleError: The bundle is missing or damaged.
+        RunError: The start was trained on images that this fold holds out, has not finished the
+            fold, or has no network like the recipe's.
+    """
+    if isinstance(start, Run):
+        _check_run(start, folds, fold)
+        return None
+    member, bundle = start.member(recipe, fold), start.bundle(fold)
+    provenance = bundle.spec.provenance
+    data, splits = (
+        f"{provenance.get(what)}, {provenance.get(f'{recipe.task} {what}')}".split(", ")
+        for what in ("data", "folds")
+    )
+    if inputs["fingerprint"] not in data:
+        names = [re.sub(r" \([^)]*\)", "", each.name) for each in learnt_by(bundle, recipe.task)]
+        learnt = " and ".join(dict.fromkeys(" and ".join(names).split(" and ")))
+        return f"{start.name} has learnt from {learnt or 'unknown images'}"
+    if folds.sha256 in splits and fold in member.folds:
+        return None
+    raise RunError(
+        f"{start.name}: was trained on this data, and not with fold {fold} of these folds held out",
+        "start fold by fold from bundles of the same folds, or train on other images",
+    )
+
+
+def learnt_by(bundle: Bundle, task: str) -> list[TrainingData]:
+    """Return the data that a bundle's networks for a task were trained on."""
+    return [each for each in bundle.spec.training_data if each.task == task]
+
+
+def _check_run(source: Run, folds: Folds, fold: int) -> None:
+    theirs, ours = source.folds.table, folds.table
+    unseen = {*source.folds.held_out(fold), *source.folds.test()}
+    seen = theirs[~theirs["image_id"].isin(unseen)]
+    kept = ours[ours["image_id"].isin([*folds.held_out(fold), *folds.test()])]
+    leaked = kept["image_id"].isin(seen["image_id"]) | kept["group_id"].isin(seen["group_id"])
+    if leaked.any():
+        first = kept.loc[leaked, "image_id"].min()
+        raise RunError(
+            f"{source.folder}: its fold {fold} was trained on the {source.unit} of {first}, "
+            "which is held out here",
+            "start from a run with the same folds",
+        )
+    if not (source.fold_folder(fold) / WEIGHTS).exists():
+        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
