@@ -499,17 +499,18 @@ def test_initialising_from_the_built_in_bundle(
     task: str, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("naevus.training.train.IMAGES", 8)
-    settings, network = CLASSIFICATION, {"backbone": "tf_efficientnet_lite3"}
+    settings: dict[str, Any] = CLASSIFICATION
+    network: dict[str, Any] = {"backbone": "tf_efficientnet_lite3"}
     if task == "segmentation":
         settings, network = SEGMENTATION, {"decoder": {"decoder_channels": [128, 64, 32, 16, 16]}}
     recipe = Recipe.model_validate(settings | {"sizes": [[0, 64]], "network": network})
     dataset = select_images(load(synthetic), recipe)
-    folds, told = make_folds(dataset, k=3), Warned()
+    folds, warned = make_folds(dataset, k=3), Warned()
     training_data = TrainingData(
         dataset, tmp_path / "cache", init_from=open_start("built-in"), force=True
     )
-    run = start_run(tmp_path / "run", recipe, folds, training_data, [1], told)
-    assert any(text.startswith("note: built-in has learnt from") for text in told.lines)
+    run = start_run(tmp_path / "run", recipe, folds, training_data, [1], warned)
+    assert any(text.startswith("note: built-in has learnt from") for text in warned.lines)
     assert run.inputs["init_from"] == "built-in"
 
     monkeypatch.setattr("naevus.training.train.Trainer", _begin)

@@ -13,7 +13,7 @@ from naevus.errors import RunError
 from naevus.runs.run import WEIGHTS, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from naevus.bundles.spec import Member, TrainingData
     from naevus.datasets.folds import Folds
@@ -64,6 +64,15 @@ class BundleStart:
             if names
             else "name a bundle for this task",
         )
+
+    def graph(self, recipe: Recipe, fold: int) -> Path:
+        """Return the graph of that network."""
+        return self.bundle(fold).folder / self.member(recipe, fold).file
+
+    def has_classes(self, fold: int, codes: Sequence[str]) -> bool:
+        """Return whether the classes of a fold's bundle are these; True if it has no classifier."""
+        classifier = self.bundle(fold).spec.classifier
+        return classifier is None or classifier.classes == tuple(codes)
 
 
 Start = Run | BundleStart

@@ -65,56 +65,74 @@ def load_graph(
     Raises:
         WeightsError: The graph is of another network, or does not name all its weights.
     """
-    stored = graph_weights(graph)
-    state = network.state_dict()
-    network.eval()
     with torch.no_grad():
-        pairs = _normalised(network, batches[0][:1])
-        norms = {}
-        for layer, norm in pairs.items():
-            bias = stored.pop(f"{layer}{_FOLDED}", None)
-            made = network.get_submodule(norm)
-            if bias is None:
-                continue
-            if not isinstance(made, _Norm):
-                stored |= {f"{norm}.weight": stored[f"{layer}{_SCALE}"], f"{norm}.bias": bias}
-                continue
-            norms[norm] = made
-            stored |= {
-                f"{norm}.running_mean": torch.zeros_like(bias),
-                f"{norm}.running_var": torch.ones_like(bias),
-                f"{norm}.weight": torch.full_like(bias, (1 + made.eps) ** 0.5),
-                f"{norm}.bias": bias,
-                f"{layer}.bias": torch.zeros_like(bias),  # if it has one, it is in the graph's
-            }
-        wanted = {
-            name
-            for name in state
-            if not name.endswith("num_batches_tracked") and (head or not name.startswith(_HEAD))
-        }
-        for name in sorted(wanted):
-            if name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in stored:
-                stored.setdefault(name, torch.zeros_like(state[name]))  # graphs omit zeros
-            if name not in stored:
-                raise WeightsError(
-                    f"{graph}: does not name all weights of this network, such as {name}",
-                    "start from a run, or from a network of another kind",
-                )
-            if stored[name].shape != state[name].shape:
-                there, due = (
-                    " x ".join(map(str, each.shape)) for each in (stored[name], state[name])
-                )
-                raise WeightsError(
-                    f"{graph}: {name} is {there}, not {due}",
-                    "give the recipe the settings of `network` that it was trained with",
-                )
-            state[name].copy_(stored[name])
+        network.eval()
+        state = network.state_dict()
+        stored, norms = _fitting(graph, network, batches[0][:1], head=head)
+        for name, value in stored.items():
+            state[name].copy_(value)
         for norm, (mean, variance) in _statistics(network, norms, batches).items():
             epsilon = norms[norm].eps
             state[f"{norm}.weight"].copy_((variance + epsilon).sqrt())
             state[f"{norm}.bias"] += mean
             state[f"{norm}.running_mean"].copy_(mean)
             state[f"{norm}.running_var"].copy_(variance)
+
+
+def check_graph(graph: Path, network: Preprocessed, size: int, *, head: bool) -> None:
+    """Check that `load_graph` can load a graph; the network is left in evaluation mode.
+
+    Raises:
+        WeightsError: The graph is of another network, or does not name all its weights.
+    """
+    network.eval()
+    with torch.no_grad():
+        _fitting(graph, network, torch.zeros((1, size, size, 3), dtype=torch.uint8), head=head)
+
+
+def _fitting(
+    graph: Path, network: Preprocessed, pixels: Tensor, *, head: bool
+) -> tuple[dict[str, Tensor], dict[str, _Norm]]:
+    """Return the tensors for a network, and the normalisations that need statistics."""
+    stored = graph_weights(graph)
+    norms: dict[str, _Norm] = {}
+    for layer, norm in _normalised(network, pixels).items():
+        bias, weight = stored.pop(f"{layer}{_FOLDED}", None), stored.get(f"{layer}.weight")
+        made = network.get_submodule(norm)
+        if bias is None:
+            if weight is None or f"{norm}.weight" in stored:
+                continue
+            bias = torch.zeros(len(weight))  # graphs omit biases of zero
+        if not isinstance(made, _Norm):
+            stored |= {f"{norm}.weight": stored[f"{layer}{_SCALE}"], f"{norm}.bias": bias}
+            continue
+        norms[norm] = made
+        stored |= {
+            f"{norm}.running_mean": torch.zeros_like(bias),
+            f"{norm}.running_var": torch.ones_like(bias),
+            f"{norm}.weight": torch.full_like(bias, (1 + made.eps) ** 0.5),
+            f"{norm}.bias": bias,
+        }
+    found = {}
+    for name, own in network.state_dict().items():
+        if name.endswith("num_batches_tracked") or (name.startswith(_HEAD) and not head):
+            continue
+        value = stored.get(name)
+        if value is None and f"{name.removesuffix('bias')}weight" in stored:
+            value = torch.zeros_like(own)
+        if value is None:
+            raise WeightsError(
+                f"{graph}: does not name all weights of this network, such as {name}",
+                "start from a run, or from a network of another kind",
+            )
+        if value.shape != own.shape:
+            there, due = (" x ".join(map(str, each.shape)) for each in (value, own))
+            raise WeightsError(
+                f"{graph}: {name} is {there}, not {due}",
+                "give the recipe the settings of `network` that it was trained with",
+            )
+        found[name] = value
+    return found, norms
 
 
 def check_loaded(network: Preprocessed, task: Task, member: Member, sample: Sample) -> None:
@@ -215,7 +233,7 @@ def _normalised(network: nn.Module, pixels: Tensor) -> dict[str, str]:
 
 
 def _statistics(
-    network: nn.Module, norms: Mapping[str, nn.Module], batches: Sequence[Tensor]
+    network: nn.Module, norms: Mapping[str, _Norm], batches: Sequence[Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return mean and variance of what enters each normalisation, by channel."""
     counts = dict.fromkeys(norms, 0)
@@ -234,9 +252,9 @@ def _statistics(
         for pixels in batches:
             network(pixels)
     found = {}
-    for name, (total, squares) in sums.items():
+    for name, (total, powers) in sums.items():
         mean = total / counts[name]
-        variance = (squares / counts[name] - mean.square()).clamp(min=0)
+        variance = (powers / counts[name] - mean.square()).clamp(min=0)
         found[name] = (mean.float(), variance.float())
     return found
 

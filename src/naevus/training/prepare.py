@@ -20,9 +20,10 @@ from naevus.io.progress import SILENT, warn_all
 from naevus.runs.images import images_of_parts, load_for
 from naevus.runs.recipe import LESION
 from naevus.runs.run import Run, held
-from naevus.runs.start import check_start, noted
+from naevus.runs.start import BundleStart, check_start, noted
 from naevus.training.data import ImageCopies
 from naevus.training.extension import continued, extend
+from naevus.training.from_graph import check_graph
 from naevus.training.parts import note_origins, origins_of
 from naevus.training.pretrained import check_pretrained, weights_of
 from naevus.training.splits import check_validation, split_of
@@ -173,6 +174,33 @@ def check_training_data(
     where = training_data.masks or training_data.dataset.root
     notes = check_before(training_data.sources(), recipe, where, force=training_data.force, arm=arm)
     warn_all(reporter, notes)
+
+
+def check_starts(
+    training_data: TrainingData,
+    recipe: Recipe,
+    folds: Folds,
+    chosen: Sequence[int],
+    inputs: Mapping[str, Any],
+    reporter: Reporter = SILENT,
+) -> None:
+    """Check that each fold can start from its run or bundle; report what a bundle has learnt from.
+
+    Raises:
+        BundleError: A bundle is missing or damaged.
+        RunError: See `naevus.runs.start.check_start`.
+        WeightsError: A bundle's network differs from the recipe's.
+    """
+    start, taxonomy = training_data.init_from, training_data.dataset.taxonomy
+    assert start is not None
+    learnt = [check_start(start, recipe, folds, fold, inputs) for fold in chosen]
+    for text in filter(None, dict.fromkeys(learnt)):
+        reporter.warning(f"{text}; if images of these are held out, their scores are too good")
+    if isinstance(start, BundleStart):
+        network = build_network(recipe, len(taxonomy), "none")
+        for fold in chosen:
+            head = start.has_classes(fold, taxonomy.codes)
+            check_graph(start.graph(recipe, fold), network, recipe.input_size, head=head)
 
 
 def prepare_reported(
@@ -406,13 +434,10 @@ def start_run(
     origins = origins_of(recipe.own_parts)
     for name, origin in origins.items():
         reporter.message(f"{name} ({origin})", "runs code of")
+    if training_data.init_from is not None:
+        check_starts(training_data, recipe, folds, chosen, inputs, reporter)
     check_training_data(training_data, recipe, reporter, arm)
     failed = prepare_reported(training_data, recipe, out, reporter)
-    if training_data.init_from is not None:
-        start = training_data.init_from
-        learnt = [check_start(start, recipe, folds, fold, inputs) for fold in chosen]
-        for text in filter(None, dict.fromkeys(learnt)):
-            reporter.warning(f"{text}; if images of these are held out, their scores are too good")
     for fold in chosen:
         task_of_fold(recipe, folds, fold, training_data)
     with held(out, lambda: reporter.message(f"waiting for another job to prepare {out}")):

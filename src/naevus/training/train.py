@@ -212,12 +212,11 @@ def _from_bundle(
     fold: int,
 ) -> None:
     bundle, member = start.bundle(fold), start.member(recipe, fold)
-    classifier, head = bundle.spec.classifier, True
-    if isinstance(training_task, ClassificationTask) and classifier:
-        head = classifier.classes == training_task.taxonomy.codes
+    codes = training_task.taxonomy.codes if isinstance(training_task, ClassificationTask) else ()
+    head = not codes or start.has_classes(fold, codes)
     batches = plain_batches(training_task.training, recipe, recipe.sizes[0][1])
     some = [pixels for pixels, _ in islice(batches, -(-IMAGES // plain_batch_size(recipe)))]
-    load_graph(bundle.folder / member.file, network, some, head=head)
+    load_graph(start.graph(recipe, fold), network, some, head=head)
     if head and bundle.spec.sample:
         place, sizes = bundle.folder / bundle.spec.sample.file, {member.file: member.input_size}
         check_loaded(network, recipe.task, member, read_sample(place, sizes))

@@ -37,7 +37,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"task": "attributes", "data.copies_fraction": 0.5}, {"copies": ["absent"]},
         "absent: no such folder",
     ),
-    "no run": ({}, {"init_from": "absent"}, "absent: is not a run"),
+    "no run": ({}, {"init_from": "absent"}, "absent: does not exist"),
     "no weights": ({"network.pretrained": "absent.safetensors"}, {}, "absent.safetensors: cannot"),
     "no such fold": ({}, {"fold": 7}, "7"),
     "nothing held out": ({"data.limit": 1}, {"folds": "folds.csv", "fold": [0, 1, 2, 3, 4]},
