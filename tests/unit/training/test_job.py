@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats  # noqa: F401 (asks, while it is imported, whether torch is)
 
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
