@@ -200,9 +200,24 @@ def test_a_prevalence_changes_the_natural_decision(tmp_path: Path, images: Path)
     metadata = about(tmp_path / "out" / "predictions.parquet")
     assert metadata["classifier"]["prevalence"] == [1, 0, 0, 0, 0, 0, 0]
     operating_points.write_text("MEL=0.5\n")
-    wrong = call(*words, "--out", tmp_path / "other")
-    assert isinstance(wrong.exception, ConfigError)
-    assert not (tmp_path / "other").exists()
+    for more in ((), ("absent",)):  # before images are looked for
+        wrong = call(*words, *more, "--out", tmp_path / "other")
+        assert isinstance(wrong.exception, ConfigError)
+        assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("word", ["MEL", "mel", "NV"])
+def test_a_class_after_heatmaps_is_not_an_image(tmp_path: Path, images: Path, word: str) -> None:
+    whole_bundle(tmp_path / "b")
+    words = ("--bundle", tmp_path / "b", "--out", tmp_path / "out")
+    for arguments in ((images, "--heatmaps", word), ("--heatmaps", word, images)):
+        refused = call(*arguments, *words)
+        assert isinstance(refused.exception, ConfigError)
+        assert f"--heatmaps-of {word.upper()}" in str(refused.exception)
+    absent = call("--heatmaps", "XYZ", images, *words)
+    assert isinstance(absent.exception, DataError)
+    assert "XYZ does not exist" in str(absent.exception)
+    assert isinstance(call(word, *words).exception, DataError)  # a name like any other
 
 
 METADATA = """isic_id,age_approx,sex,anatom_site_general,fitzpatrick_skin_type,diagnosis_1
@@ -403,6 +418,8 @@ def test_a_gpu_that_is_not_there_ends_in_one_line(tmp_path: Path, images: Path) 
         (("--device", "cuda"), "no CUDA; install onnxruntime-gpu in place of onnxruntime"),
         (("--device", "cuda:1", "--engine", "openvino"), "needs the engine onnxruntime"),
         (("--device", "gpu"), "no device is called 'gpu'; use auto, cpu, cuda or cuda:N"),
+        (("--device", "cuda:x", "absent"), "no device is called 'cuda:x'"),  # before images
+        (("--device", "cuda", "--engine", "openvino", "absent"), "needs the engine onnxruntime"),
         (("--device", "cuda", "--backend", "ray"), "--backend ray predicts on CPUs"),
     ):
         refused = call(*words, *more)

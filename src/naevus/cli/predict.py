@@ -279,7 +279,9 @@ def predict(
     """
     from naevus.datasets.selection import Selection
     from naevus.inference.abilities import Abilities
+    from naevus.inference.classifier import prevalence_of
     from naevus.inference.engines import streams_for
+    from naevus.inference.engines.devices import check_device
     from naevus.inference.networks import find_job_bundles, open_networks
     from naevus.inference.options import OutputOptions, check_options, check_tables
     from naevus.io.parallel import cpu_count
@@ -303,6 +305,7 @@ def predict(
     )
     one = None if shard is None else Shard.parse(shard)
     requested = bool(engine or precision) or device != "auto"
+    check_device(device, engine)
     _check_stores(selection, out, backend, address)
     _check_diagnoses(only, prevalence=prevalence, lesions=lesions, group_by=group_by)
     patients = _metadata(metadata, mm_per_pixel, only)
@@ -312,6 +315,9 @@ def predict(
     used: Any = {"diagnose": only != "masks", "attributes": not no_attributes and only != "crops"}
     abilities = Abilities.of(bundles, **used)
     check_options(outputs, abilities, patients)
+    population = None if prevalence is None else prevalence_of(prevalence, abilities.classifying)
+    if heatmaps:
+        _check_no_class(selection.images, abilities)
     _check_lesions(abilities, lesions=lesions, group_by=group_by)
     with _output(out, backend, address, threads, device) as (out, where):
         PredictionsFolder(out).check_free()
@@ -323,7 +329,7 @@ def predict(
         networks = open_networks(
             bundles,
             **used,
-            prevalence=prevalence,
+            prevalence=population,
             tta=tta,
             engine=engine,
             threads=threads,
@@ -401,6 +407,17 @@ def _check_lesions(abilities: Abilities, **options: Path | str | None) -> None:
             raise ConfigError(
                 f"--{name.replace('_', '-')} has no effect: no bundle here classifies",
                 "leave it out, or add a classification bundle",
+            )
+
+
+def _check_no_class(images: Sequence[Path], abilities: Abilities) -> None:
+    """Check that no class follows --heatmaps, which takes none: it would count as an image."""
+    for path in images:
+        same = [code for code in abilities.classes if code.casefold() == str(path).casefold()]
+        for code in same if not path.exists() else ():
+            raise ConfigError(
+                f"{path} is a diagnosis, and --heatmaps takes none",
+                f"write --heatmaps-of {code} for heatmaps of it",
             )
 
 
