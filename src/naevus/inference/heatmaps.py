@@ -157,6 +157,8 @@ def _with_legend(
     _draw_bar(sheet, pen, top, code, font)
     top += _LINE
     for colour, name in swatches:
+        if colour == _FRAME:  # not seen on paper
+            pen.rectangle((_GAP, top + 3, _GAP + 18, top + 13), _PALE)
         pen.rectangle((_GAP, top + 7, _GAP + 18, top + 9), colour)
         pen.text((_GAP + 24, top), name, _PALE, font)
         top += _LINE
@@ -200,8 +202,8 @@ def _resolution(prediction: Prediction) -> str:
 
 
 def _swatches(canvas: Canvas) -> list[tuple[tuple[int, int, int], str]]:
-    """Return the colours and names of the contours that are drawn."""
-    found = []
+    """Return the colours and names of the lines that are drawn."""
+    found = [(_FRAME, "frame around what the networks saw")]
     if canvas.lesion is not None and canvas.lesion.any():
         found.append((PREDICTED_COLOUR, "contour of the predicted lesion"))
     found += [

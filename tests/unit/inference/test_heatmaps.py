@@ -59,6 +59,7 @@ def test_a_heatmap_carries_answer_resolution_and_caveat(monkeypatch: pytest.Monk
     assert "a: NV 75%, MEL 25% Evidence for MEL: none most" in written
     assert "5 x 5 and 10 x 5 cells over the frame; 2 networks, averaged" in written
     assert CAVEAT in written
+    assert "frame around what the networks saw" in written
 
 
 def test_a_single_network_is_not_called_several(monkeypatch: pytest.MonkeyPatch) -> None:
