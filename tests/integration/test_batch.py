@@ -216,7 +216,8 @@ def test_the_sheet_is_for_excel(
     np.testing.assert_allclose(sheet[probabilities], table[probabilities])
     malignant = [f"prob_{each.code}" for each in ISIC2018.diagnoses if each.malignant]
     np.testing.assert_allclose(sheet["malignant_prob"], table[malignant].sum(axis=1))
-    assert sheet["predicted"].tolist() == table["predicted"].tolist()
+    for name in ("predicted", "predicted_balanced"):
+        assert sheet[name].tolist() == table[name].tolist()
     np.testing.assert_allclose(sheet["confidence"], table[probabilities].max(axis=1))
     assert sheet["prediction_set"].tolist() == table["prediction_set"].map(";".join).tolist()
     assert (

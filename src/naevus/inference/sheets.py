@@ -73,11 +73,13 @@ def sheet_columns(schema: Schema) -> list[str]:
     """Return the columns of ``predictions.csv``.
 
     ``confidence`` is the probability of ``predicted``; ``malignant_prob`` the sum over malignant
-    diagnoses, where the taxonomy tells which these are.
+    diagnoses, where the taxonomy tells which these are; ``predicted_balanced`` the most probable
+    diagnosis if all were equally common.
     """
     taxonomy = TAXONOMIES.get(schema.about.get("taxonomy") or "")
     malignant = ["malignant_prob"] if _malignant(taxonomy) else []
-    classified = ["predicted", "confidence", "uncertainty", *malignant] if schema.classes else []
+    answer = ["predicted", "confidence", "uncertainty", *malignant, "predicted_balanced"]
+    classified = answer if schema.classes else []
     probabilities = [f"prob_{code}" for code in schema.classes]
     sets = ["prediction_set"] if schema.about.get("coverage") else []
     presences = [f"presence_{name}" for name in schema.attributes]
