@@ -192,7 +192,7 @@ def _tables() -> Iterator[bytes]:
     yield b"\x01" + b"image\tdx\na\tnv\nb\tmel\n"
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         book, parquet = Path(folder) / "a.xlsx", Path(folder) / "a.parquet"
-        write_workbook(book, ["image_id", "age"], [["a", 5], ["b", None]])
+        write_workbook(book, ["image_id", "age"], [["a", 5], ["b", None]], {})
         yield b"\x02" + book.read_bytes()
         pd.DataFrame({"image_id": ["a", "b"], "prob_MEL": [0.5, 1.0]}).to_parquet(parquet)
         yield b"\x03" + parquet.read_bytes()

@@ -195,6 +195,7 @@ def test_the_submission_contains_the_requested_decision(
 def test_the_sheet_is_for_excel(
     tmp_path: Path, images: Path, segmenter: Segmenter, explained: Classifier
 ) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
     draw(images / "=1+1, ä.png", 3)
     (images / "+bad.png").write_bytes(b"")
     out = tmp_path / "out"
@@ -229,6 +230,11 @@ def test_the_sheet_is_for_excel(
     assert book.columns.tolist() == sheet.columns.tolist()
     assert book["image_id"].tolist() == table["image_id"].tolist()  # a text is no formula there
     np.testing.assert_allclose(book[probabilities], table[probabilities])
+    head, first = openpyxl.load_workbook(out / "predictions.xlsx").active.iter_rows(max_row=2)
+    shown = {name.value: cell.number_format for name, cell in zip(head, first, strict=True)}
+    assert {shown[name] for name in (*probabilities, "confidence", "malignant_prob")} == {"0.0%"}
+    assert shown["lesion_asymmetry"] in {"0.00", "General"}  # blank without a lesion
+    assert shown["height"] == "General"
     assert pd.read_csv(out / "failed.csv")["image_id"].tolist() == ["'+bad"]
     assert list(PredictionsFolder(out).problems()) == ["+bad"]
     assert result.answers == table["predicted"].value_counts().to_dict()

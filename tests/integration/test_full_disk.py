@@ -69,7 +69,9 @@ def test_a_full_disk_while_caching_is_one_line_and_caching_resumes(
 
 
 def workbook(path: Path) -> None:
-    write_workbook(path, ["id", "value"], ([f"{number}", number / 7] for number in range(40_000)))
+    write_workbook(
+        path, ["id", "value"], ([f"{number}", number / 7] for number in range(40_000)), {}
+    )
 
 
 def tensors(path: Path) -> None:

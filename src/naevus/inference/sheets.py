@@ -101,8 +101,17 @@ def write_sheets(folder: PredictionsFolder, schema: Schema, *, xlsx: bool) -> li
     workbook.unlink(missing_ok=True)
     if not xlsx:
         return [folder.sheet]
-    write_workbook(workbook, columns, _sheet_rows(folder, schema, columns))
+    rows = _sheet_rows(folder, schema, columns)
+    write_workbook(workbook, columns, rows, {name: _format(name) for name in columns})
     return [folder.sheet, workbook]
+
+
+def _format(name: str) -> str:
+    """Return how a workbook shows the fractional numbers of a column."""
+    fractions = ("confidence", "uncertainty", "malignant_prob", "lesion_area")
+    if name in fractions or name.startswith(("prob_", "presence_")):
+        return "0.0%"
+    return "0.00" if name.startswith("lesion_") else "General"
 
 
 def _sheet_rows(

@@ -422,10 +422,18 @@ def check_workbooks(rows: int) -> None:
         )
 
 
-def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows to ``path`` atomically, as an ``.xlsx`` workbook with a frozen header.
+def write_workbook(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], formats: Mapping[str, str]
+) -> None:
+    """Write rows to ``path`` atomically, as an ``.xlsx`` workbook with a frozen, filtered header.
 
     Texts are written as texts: none is a formula. The same rows give the same bytes.
+
+    Args:
+        path: The file.
+        header: The columns.
+        rows: Their values.
+        formats: How Excel shows the fractional numbers of some columns, such as ``0.0%``.
 
     Raises:
         NaevusError: It cannot be written.
@@ -440,12 +448,19 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
     sheet = book.create_sheet("predictions")
     sheet.freeze_panes = "B2"
 
-    def cell(value: Any) -> Any:
+    def cell(value: Any, number: Any) -> Any:
+        if isinstance(value, float):
+            number.value = value
+            return number
         if not isinstance(value, str):
             return value
         made = WriteOnlyCell(sheet, ILLEGAL.sub("\ufffd", value))
         made.data_type = "s"
         return made
+
+    numbers = [WriteOnlyCell(sheet) for _ in header]  # rows are written one by one
+    for name, number in zip(header, numbers, strict=True):
+        number.number_format = formats.get(name, "General")
 
     with atomic(path) as temporary, workspace(path) as folder:
         # Not in the system's folder for temporary files, where a kill would leave it.
@@ -454,8 +469,12 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
         try:
             writer.write_top()
             sheet.append(list(header))
+            height = 1
             for row in rows:
-                sheet.append([cell(value) for value in row])
+                sheet.append(list(map(cell, row, numbers)))
+                height += 1
+            width = openpyxl.utils.get_column_letter(len(header))
+            sheet.auto_filter.ref = f"A1:{width}{height}"
             with _Undated(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
                 ExcelWriter(book, archive).save()
         finally:

@@ -70,7 +70,7 @@ def test_headings_are_neutral_and_numbers_stay(tmp_path: Path) -> None:
 def test_a_workbook_holds_texts(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     texts = [text for text in ATTACKS if "\r" not in text]
-    write_workbook(tmp_path / "t.xlsx", ["id", "n"], [[text, 1] for text in texts])
+    write_workbook(tmp_path / "t.xlsx", ["id", "n"], [[text, 1] for text in texts], {})
     sheet = openpyxl.load_workbook(tmp_path / "t.xlsx").active
     assert [row[0].value for row in sheet.iter_rows(min_row=2)] == texts
     assert {row[0].data_type for row in sheet.iter_rows(min_row=2)} == {"s"}
