@@ -200,7 +200,7 @@ def test_a_prevalence_changes_the_natural_decision(tmp_path: Path, images: Path)
     metadata = about(tmp_path / "out" / "predictions.parquet")
     assert metadata["classifier"]["prevalence"] == [1, 0, 0, 0, 0, 0, 0]
     operating_points.write_text("MEL=0.5\n")
-    for more in ((), ("absent",)):  # before images are looked for
+    for more in ((), ("absent",)):  # before images are read
         wrong = call(*words, *more, "--out", tmp_path / "other")
         assert isinstance(wrong.exception, ConfigError)
         assert not (tmp_path / "other").exists()
