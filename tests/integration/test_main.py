@@ -207,6 +207,29 @@ def test_an_empty_folder_fits_no_layout(
         assert name in line
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "segmentation", "{synthetic}"],
+        ["study", "ablate", "{tmp}/plan.toml", "{synthetic}"],
+        ["predict", "{synthetic}/ISIC2018_Task3_Training_Input"],
+        ["demo"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_results_are_not_mixed_with_other_files(
+    words: list[str], synthetic: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "photographs"
+    out.mkdir()
+    (out / "mole.jpg").write_bytes(b"a photograph")
+    given = [word.format(synthetic=synthetic, tmp=tmp_path) for word in words]
+    assert error_of(call(*given, "--out", out)) == (
+        f"error: {out} holds other files, such as mole.jpg; choose another --out\n"
+    )
+    assert [each.name for each in out.iterdir()] == ["mole.jpg"]
+
+
 def test_empty_folders_of_results_are_reported(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -153,12 +153,14 @@ def ablate(
     intervals by lesion, to OUT/ablation.md, .csv and .json.
     """
     require("train", "an ablation")
+    from naevus.io.outputs import check_free
     from naevus.io.settings import parse_setting
     from naevus.runs.images import images_and_folds
     from naevus.training.splits import check_splits
     from naevus.training.unused import once, refuse_unused_by_all
     from naevus.workflows.ablation_plan import load_plan, recipes
 
+    check_free(out, "arms", ((cache or out / "cache").name,))
     chosen = load_plan(plan)
     shown = chosen.shown(tuple(arm or ()))
     overrides = once(

@@ -26,6 +26,7 @@ from naevus.io.files import (
 )
 from naevus.io.formats import read_json, read_table
 from naevus.io.limits import read_json_text
+from naevus.io.outputs import check_free
 from naevus.io.settings import names_of_differences
 from naevus.runs.prediction_tables import ABOUT, ids_of_table, read_part
 from naevus.taxonomy import ATTRIBUTES
@@ -195,11 +196,7 @@ class PredictionsFolder:
         Raises:
             NaevusError: It contains other files.
         """
-        if not self.root.is_dir() or (self.root / SETTINGS).exists():
-            return
-        others = [entry.name for entry in self.root.iterdir() if entry != self.lock]
-        if others:
-            raise NaevusError(f"{self.root} holds other files, such as {min(others)}", _ANOTHER_OUT)
+        check_free(self.root, SETTINGS)
 
     def claim(self, settings: dict[str, Any]) -> None:
         """Record the settings of this folder's predictions; call it with the lock held.

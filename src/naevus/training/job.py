@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from naevus import __version__
 from naevus.errors import RunError
 from naevus.io.extras import require
+from naevus.io.outputs import check_free
 from naevus.io.progress import SILENT
 from naevus.io.torchrun import speaks
 from naevus.runs.images import images_and_folds
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from naevus.training.callbacks import Callback
     from naevus.training.data import TrainingData
     from naevus.training.distributed import Processes
+
+_FIRST: Final = ("folds.csv", "inputs.json", "environment.json")
+"""The files that a run has before its recipe."""
 
 
 def train(
@@ -75,12 +79,15 @@ def train(
         ConfigError: A setting is unknown, invalid or without effect.
         DataError: The images, masks or labels cannot be used.
         FoldsError: The folds belong to other images, or there is no such fold.
+        NaevusError: The folder contains other files.
         RunError: The folder contains a run with other settings, folds or data.
         WeightsError: The initial weights are not available, or do not fit.
     """
     require("train", "training")
     recipe = _recipe_of(recipe)
     out, data = Path(out), Path(data)
+    pixels = out.parent / "cache" if cache is None else Path(cache)
+    check_free(out, "run.toml", (*_FIRST, pixels.name))
     given, mask_folder = tuple(map(Path, copies)), None if masks is None else Path(masks)
     refuse_unused(recipe, masks=mask_folder, copies=given)
     recipe.with_pretrained_hash()  # refuses an absent file
@@ -102,7 +109,7 @@ def train(
         attributes = recipe.task == "attributes"
         training_data = TrainingData(
             dataset,
-            out.parent / "cache" if cache is None else Path(cache),
+            pixels,
             masks=mask_folder,
             copies=given,
             init_from=source,

@@ -29,6 +29,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.options import OutputOptions
 from naevus.inference.segmenter import Segmenter
 from naevus.io.files import write_bytes
+from naevus.io.outputs import check_free
 from naevus.io.progress import SILENT, warn_all
 from naevus.io.words import counted
 from naevus.reports.contact_sheet import Tile, contact_sheet
@@ -114,9 +115,10 @@ def run_demo(
         reporter: Shows progress.
 
     Raises:
-        NaevusError: The built-in networks cannot run on this machine, or the images are not
-            suitable for training.
+        NaevusError: The built-in networks cannot run on this machine, the images are not
+            suitable for training, or ``out`` has other files.
     """
+    check_free(out, "builtin", ("data",))
     reporter.message(plan(data, images, train=train))
     if data is None:
         data = out / "data"
