@@ -45,8 +45,8 @@ def main() -> None:
     for found in (verdict.loss, verdict.balanced_accuracy):
         value, low, high = found.difference
         print(
-            f"{found.score}: {found.a:.4f} -> {found.b:.4f}, {value:+.4f} "
-            f"(95 % interval {low:+.4f} to {high:+.4f}, {found.groups:,} lesions)"
+            f"{found.score}: {found.a:.4f} -> {found.b:.4f}, {value:+z.4f} "
+            f"(95 % interval {low:+z.4f} to {high:+z.4f}, {found.groups:,} lesions)"
         )
     print("adopted" if verdict.is_adopted else f"not adopted: {'; '.join(verdict.reasons)}")
 

@@ -90,10 +90,8 @@ def _gains(
         )
     for name, each in (("frequencies", frequencies), ("logistic model", found.given)):
         print(f"\n{name}, against the image alone")
-        for what, interval in _differences(found.without, each).items():
-            print(
-                f"  {what:20} {interval.value:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
-            )
+        for what, (value, low, high) in _differences(found.without, each).items():
+            print(f"  {what:20} {value:+z.4f} ({low:+z.4f} to {high:+z.4f})")
     print("\nrecall of      image alone  logistic model, difference")
     for place, code in enumerate(labelled.taxonomy.codes):
         own = np.array(labelled.truth, object) == code
@@ -101,7 +99,7 @@ def _gains(
             float((each.balanced.argmax(axis=1)[own] == place).mean())
             for each in (found.without, found.given)
         )
-        print(f"{code:14} {before:.3f}  {after:.3f}  {after - before:+.3f}")
+        print(f"{code:14} {before:.3f}  {after:.3f}  {after - before:+z.3f}")
     _young(patients, found)
     print("\nby fold       loss: image alone, frequencies, logistic model")
     for part in np.unique(found.parts):
@@ -136,7 +134,7 @@ def _young(patients: Sequence[Patient], found: PatientPredictions) -> None:
         gain = mean_interval(after - before, groups[own].tolist())
         print(
             f"{band:17} {len(set(groups[own])):>4}  {own.sum():>4}  {before.mean():.3f}  "
-            f"{after.mean():.3f}  {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+            f"{after.mean():.3f}  {gain.value:+z.3f} ({gain.low:+z.3f} to {gain.high:+z.3f})"
         )
 
 
@@ -184,9 +182,10 @@ def _print_wrong(name: str, found: PatientPredictions, changed: Sequence[Patient
     code = found.given.taxonomy.index("MEL")
     melanoma = np.abs(wrong.natural[:, code] - found.given.natural[:, code])
     print(
-        f"{name:17} {moved:.1%}  {value:.4f}  {right.value:+.4f} ({right.low:+.4f} to "
-        f"{right.high:+.4f})  {none.value:+.4f} ({none.low:+.4f} to {none.high:+.4f})  probability "
-        f"of melanoma moved by {melanoma.mean():.3f} on average, {np.quantile(melanoma, 0.99):.2f} "
+        f"{name:17} {moved:.1%}  {value:.4f}  {right.value:+z.4f} ({right.low:+z.4f} to "
+        f"{right.high:+z.4f})  {none.value:+z.4f} ({none.low:+z.4f} to {none.high:+z.4f})  "
+        f"probability of melanoma moved by {melanoma.mean():.3f} on average, "
+        f"{np.quantile(melanoma, 0.99):.2f} "
         "in the worst hundredth"
     )
 

@@ -108,7 +108,7 @@ def main() -> None:
             first = taken[f"{way.removesuffix(_LEAST)}{_LEAST}"]
             ratios = [time / least for time, least in zip(times, first, strict=True)]
             each = 1000 * statistics.median(times) / len(paths)
-            table.add_row(title, way, f"{each:.3f}", f"{statistics.median(ratios) - 1:+.1%}")
+            table.add_row(title, way, f"{each:.3f}", f"{statistics.median(ratios) - 1:+z.1%}")
     Console().print(table)
 
 

@@ -144,8 +144,8 @@ def _tell(table: pd.DataFrame, logs: NDArray[np.float64]) -> None:
             for what, one, other in zip(("loss", "balanced accuracy"), first, parts, strict=True)
         ]
         cells = [
-            f"{found.score} {found.b:.4f} ({found.difference.value:+.4f}, "
-            f"{found.difference.low:+.4f} to {found.difference.high:+.4f})"
+            f"{found.score} {found.b:.4f} ({found.difference.value:+z.4f}, "
+            f"{found.difference.low:+z.4f} to {found.difference.high:+z.4f})"
             for found in lines
         ]
         print(f"{name:<28}" + "  ".join(cells))

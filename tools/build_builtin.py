@@ -493,10 +493,10 @@ def check(
 
 def _sentence(cost: StorageCost, fold: int) -> str:
     low, high = cost.difference.low, cost.difference.high
-    limits = "" if low is None or high is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    limits = "" if low is None or high is None else f" ({100 * low:+z.2f} to {100 * high:+z.2f})"
     return (
         f"{cost.task}, {cost.storage} in {cost.precision}, fold {fold}, {cost.images:,} images: "
-        f"{cost.score} {cost.reference:.4f} in the table, {100 * cost.difference.value:+.2f} "
+        f"{cost.score} {cost.reference:.4f} in the table, {100 * cost.difference.value:+z.2f} "
         f"points{limits}, {cost.changed:.1%} changed"
     )
 

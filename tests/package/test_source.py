@@ -84,6 +84,17 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
 TEXTS = frozenset({".py", ".md", ".toml", ".html", ".csv", ".json"})
 
 
+@pytest.mark.parametrize("folder", ["src", "benchmarks", "tools"])
+def test_no_difference_is_printed_as_minus_zero(folder: str) -> None:
+    """Numbers with a sign that round to zero lose a minus by the ``z`` of their format."""
+    signed = re.compile(r"[:\"]\+\.\d+[f%]")
+    assert not [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for found in signed.finditer(path.read_text())
+    ]
+
+
 def test_one_module_imports_openvino() -> None:
     """Only that module disables its telemetry."""
     importing = [

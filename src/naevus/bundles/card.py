@@ -87,7 +87,7 @@ def subgroups_table(subgroups: Iterable[SubgroupFigures], unit: Unit = "lesion")
             f"{one.groups:,}{' (few)' if one.small else ''}",
             _whole(one.balanced_accuracy),
             " ".join(one.over),
-            "" if one.gap is None else f"{one.gap:+.3f}",
+            "" if one.gap is None else f"{one.gap:+z.3f}",
             _number(one.p_holm),
         )
         for one in subgroups
@@ -102,7 +102,7 @@ def class_priors_table(classifier: ClassifierSpec) -> list[str]:
     for place, code in enumerate(classifier.classes):
         class_priors = [member.class_priors[place] for member in classifier.members]
         weights = [member.class_weights[place] for member in classifier.members]
-        offset = f"{classifier.offsets[place]:+.2f}" if classifier.offsets else "0"
+        offset = f"{classifier.offsets[place]:+z.2f}" if classifier.offsets else "0"
         rows.append((code, _ends(class_priors), _ends(weights), offset))
     return _table(("class", "class prior", "class weight", "offset"), rows)
 
@@ -130,8 +130,8 @@ def costs_table(costs: Iterable[StorageCost], refusals: Iterable[StorageRefusal]
             f"{cost.storage}, {cost.precision}",
             cost.score,
             _number(cost.reference),
-            f"{100 * cost.difference.value:+.2f}",
-            _interval(cost.difference, scale=100, input_spec="+.2f"),
+            f"{100 * cost.difference.value:+z.2f}",
+            _interval(cost.difference, scale=100, input_spec="+z.2f"),
             f"{cost.changed:.1%}",
             f"{cost.images:,}",
             cost.networks,
@@ -163,7 +163,7 @@ def _parts(figure: Figure) -> tuple[str, str]:
     return _number(figure.value), _interval(figure)
 
 
-def _interval(figure: Figure, *, scale: int = 1, input_spec: str = ".3f") -> str:
+def _interval(figure: Figure, *, scale: int = 1, input_spec: str = "z.3f") -> str:
     if figure.low is None or figure.high is None:
         return ""
     return f"{scale * figure.low:{input_spec}} to {scale * figure.high:{input_spec}}"
@@ -177,7 +177,7 @@ def _whole(figure: Figure | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return "" if value is None else f"{value:z.3f}"
 
 
 def _ends(values: Sequence[float]) -> str:

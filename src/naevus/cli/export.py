@@ -125,8 +125,8 @@ def _report(spec: BundleSpec) -> None:
         on: number for number, on in enumerate(dict.fromkeys(s.measured_on for s in spec.scores), 1)
     }
     for score in spec.scores:
-        interval = "" if score.low is None else f"{score.low:.3f} to {score.high:.3f}"
-        table.add_row(score.name, f"{score.value:.3f}", interval, str(places[score.measured_on]))
+        interval = "" if score.low is None else f"{score.low:z.3f} to {score.high:z.3f}"
+        table.add_row(score.name, f"{score.value:z.3f}", interval, str(places[score.measured_on]))
     console.print(table)
     lines = [f"{number}: {on}" for on, number in places.items()]
     if spec.classifier is not None and spec.classifier.calibrated_on is not None:

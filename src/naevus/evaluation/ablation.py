@@ -228,4 +228,4 @@ def decided(table: pd.DataFrame, decision: OtherDecision) -> pd.DataFrame:
 
 def _points(difference: Interval) -> str:
     value, low, high = (100 * part for part in difference)
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})" if difference.known else f"{value:+.1f}"
+    return f"{value:+z.1f} ({low:+z.1f} to {high:+z.1f})" if difference.known else f"{value:+z.1f}"

@@ -84,7 +84,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         """Return the differences for a notebook."""
         names = html.escape(f"A: {self.a}, B: {self.b}")
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format)
+        table = self.to_frame().to_html(index=False, float_format="{:z.3f}".format)
         return f"<p>{names}</p>{table}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -388,7 +388,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         """Return the headline metrics for a notebook."""
         first = html.escape(str(self).partition("\n")[0])
-        table = self.to_frame().to_html(index=False, float_format="{:.3f}".format)
+        table = self.to_frame().to_html(index=False, float_format="{:z.3f}".format)
         return f"<p>{first}</p>{table}"
 
     def _metrics(self) -> Iterator[tuple[str, str, Interval]]:

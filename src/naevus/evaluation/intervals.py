@@ -50,8 +50,8 @@ class Interval(NamedTuple):
         return bool(np.isfinite([self.low, self.high]).all())
 
     def __str__(self) -> str:
-        limits = f" ({self.low:.3f} to {self.high:.3f})" if self.known else ""
-        return f"{self.value:.3f}{limits}"
+        limits = f" ({self.low:z.3f} to {self.high:z.3f})" if self.known else ""
+        return f"{self.value:z.3f}{limits}"
 
 
 class Proportion(NamedTuple):

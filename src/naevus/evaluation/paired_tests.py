@@ -61,16 +61,16 @@ class Difference(NamedTuple):
         value, low, high = (100 * part for part in self.difference)
         groups = counted(self.groups, unit)
         if not self.distinguishable:
-            limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
+            limits = f", 95 % interval {low:z.1f} to {high:z.1f}" if self.difference.known else ""
             return (
-                f"{self.score}: no clear difference between {a} and {b}: {b} - {a} is {value:.1f} "
+                f"{self.score}: no clear difference between {a} and {b}: {b} - {a} is {value:z.1f} "
                 f"points{limits}, {groups}"
             )
         better = b
         if value < 0:
             better, value, low, high = a, -value, -high, -low
-        limits = f", 95 % interval {low:.1f} to {high:.1f}" if self.difference.known else ""
-        return f"{self.score}: {better} is better by {value:.1f} points{limits}, {groups}"
+        limits = f", 95 % interval {low:z.1f} to {high:z.1f}" if self.difference.known else ""
+        return f"{self.score}: {better} is better by {value:z.1f} points{limits}, {groups}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as a dictionary for JSON."""

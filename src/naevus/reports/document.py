@@ -40,13 +40,13 @@ def spread_with_interval(value: Spread | None) -> str:
     if value is None:
         return "-"
     if math.isnan(value.low):
-        return f"{value.value:.3f}"
-    return f"{value.value:.3f} ({value.low:.3f} to {value.high:.3f})"
+        return f"{value.value:z.3f}"
+    return f"{value.value:z.3f} ({value.low:z.3f} to {value.high:z.3f})"
 
 
 def limits(value: Spread, unit: Unit) -> str:
     """Return an interval as text, or a note that there are too few lesions or patients for one."""
-    return _none(unit) if math.isnan(value.low) else f"{value.low:.3f} to {value.high:.3f}"
+    return _none(unit) if math.isnan(value.low) else f"{value.low:z.3f} to {value.high:z.3f}"
 
 
 def _none(unit: Unit) -> str:

@@ -194,8 +194,8 @@ def _differences(first: str, differences: Sequence[Difference], unit: Unit) -> T
             f"{one.groups:,}",
             f"{one.a:.3f}",
             f"{one.b:.3f}",
-            f"{value:+.3f}",
-            f"{low:+.3f} to {high:+.3f}" if one.difference.known else "",
+            f"{value:+z.3f}",
+            f"{low:+z.3f} to {high:+z.3f}" if one.difference.known else "",
             f"{one.p:.2g}",
             style="bold" if one.distinguishable else None,
         )
@@ -208,9 +208,15 @@ def _changes(changed: Sequence[Change]) -> Table:
         for effect in ("fixed", "broken", "other")
     }
     summary = ", ".join(f"{count:,} {effect}" for effect, count in counts.items())
-    table = Table("image", "ground truth", "A", "B", "effect", title=f"changed images: {summary}")
-    for change in changed[:_MOST]:
-        table.add_row(*change)
+    title = f"changed images: {summary}"
+    if any(change.truth for change in changed):
+        table = Table("image", "ground truth", "A", "B", "effect", title=title)
+        for change in changed[:_MOST]:
+            table.add_row(*change)
+    else:
+        table = Table("image", "A", "B", "effect", title=title)
+        for image_id, _, *rest in changed[:_MOST]:
+            table.add_row(image_id, *rest)
     if len(changed) > _MOST:
         table.caption = f"and {len(changed) - _MOST:,} more: --json lists all"
     return table

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pytest
 from rich.console import Console
 
+from naevus.evaluation.comparison import Change, Comparison
 from naevus.evaluation.evaluate import evaluate
+from naevus.evaluation.intervals import Interval
 from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.mask_metrics import MaskComparison, mask_table
-from naevus.reports.document import Document, Section, Table
+from naevus.evaluation.paired_tests import Difference, McNemar
+from naevus.reports.document import Document, Section, Table, limits, spread_with_interval
 from naevus.reports.report import evaluation_document
-from naevus.reports.terminal import CHIEF, document_lines
+from naevus.reports.terminal import CHIEF, comparison_tables, document_lines
 from naevus.taxonomy import ISIC2018
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
+
+    from rich.console import RenderableType
 
     from naevus.evaluation.evaluate import Evaluation
 
@@ -30,6 +37,14 @@ def shown(document: Document, only: Collection[str] | None = None) -> str:
     with console.capture() as capture:
         for line in document_lines(document, only):
             console.print(line)
+    return capture.get()
+
+
+def shown_parts(parts: Iterable[RenderableType]) -> str:
+    console = Console(record=True, width=120)
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
     return capture.get()
 
 
@@ -87,6 +102,46 @@ def test_class_means_skip_absent_classes_and_no_fold_is_named_where_there_is_non
     for section in document.sections:
         texts += [section.title, *section.notes, *(table.note for table in section.tables)]
     assert not [text for text in texts if "fold" in text]
+
+
+@pytest.mark.parametrize("truth", ["MEL", ""])
+def test_a_comparison_shows_no_minus_zero_and_no_empty_column(truth: str) -> None:
+    same = Interval(-0.0002, -0.0004, -0.0001)
+    found = Comparison(
+        "segmentation",
+        "a",
+        "b",
+        9,
+        9,
+        0,
+        0,
+        (
+            Difference("Jaccard", 0.8, 0.7998, same, 0.5, 9),
+            Difference("Dice", 0.8, 0.7998, Interval(0.0004, 0.0001, 0.0004), 0.01, 9),
+        ),
+        (),
+        McNemar(9, 1, 0, 0.5),
+        (Change("i", truth, "0.700", "0.600", "broken"),),
+    )
+    text = shown_parts(comparison_tables(found))
+    assert not re.search(r"-0\.0+\b", text), text
+    assert not re.search(r"-0\.0+\b", f"{found} {found._repr_html_()}")
+    assert ("ground truth" in text) == bool(truth)
+    assert "broken" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        str(Interval(-0.0004, -0.0001, -0.0)),
+        spread_with_interval(Interval(-0.0004, -0.0001, 0.0001)),
+        spread_with_interval(Interval(-0.0004, float("nan"), float("nan"))),
+        limits(Interval(0.1, -0.0001, 0.0001), "lesion"),
+    ],
+)
+def test_intervals_have_no_minus_zero(text: str) -> None:
+    assert "-" not in text
+    assert "0.000" in text
 
 
 def test_no_figure_is_drawn_for_the_terminal() -> None:
