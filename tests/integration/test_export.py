@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ from naevus.inference.out_of_fold import oof_logits
 from naevus.inference.segmenter import Segmenter
 from naevus.runs.evidence import Composition, classification_entry
 from naevus.runs.images import select_images
-from naevus.runs.manifest import training_data
+from naevus.runs.manifest import about, training_data
+from naevus.runs.recipe import to_toml
 from naevus.runs.run import Run
 from naevus.taxonomy import ISIC2018
 from naevus.training.data import TrainingData
@@ -556,6 +558,27 @@ def test_the_command_prints_what_was_checked(runs: dict[str, Run], tmp_path: Pat
     assert "mean Jaccard index" in done.output
     assert "1: out-of-fold predictions of the recipe" in done.output
     assert Bundle.read(out).segmenter.members[0].storage == "fp16"
+
+
+@pytest.mark.parametrize("limit", [0, 40])
+def test_networks_of_a_trial_are_called_so(
+    limit: int, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from naevus.cli.main import app
+
+    run = tmp_path / "run"
+    shutil.copytree(runs["contours"].folder, run)
+    recipe = Run.open(run).recipe
+    limited = recipe.data.model_copy(update={"limit": limit})
+    (run / "run.toml").write_text(to_toml(recipe.model_copy(update={"data": limited})))
+    stopped = BundleError("stopped", "go on")
+    monkeypatch.setattr("naevus.export.export.export_runs", Mock(side_effect=stopped))
+    done = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "out"), "--force"])
+    assert done.exit_code == 2
+    notes = [line for line in done.stderr.splitlines() if "for a trial" in line]
+    what = "trained for a trial on at most 40 images (data.limit), and evaluated on those."
+    assert notes == ([f"note: run: {what}"] if limit else [])
+    assert about([Run.open(run)])["limits"] == ([f"run: {what}"] if limit else [])
 
 
 def test_a_calibration_that_is_not_a_table_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:

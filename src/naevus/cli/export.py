@@ -80,7 +80,9 @@ def export(
     other combinations, pass their predictions with --calibration.
     """
     from naevus.datasets.masksurvey import check_areas
+    from naevus.io.progress import warn_all
     from naevus.runs.comparison import read_out_of_fold
+    from naevus.runs.manifest import trial_notes
     from naevus.runs.run import open_run
 
     require("train", "export")
@@ -89,6 +91,7 @@ def export(
     if len({folder.resolve() for folder in runs}) < len(runs):
         raise DataError("a run is named twice", "name each run once")
     opened = [open_run(folder, allow_missing=allow_missing, reporter=reporter) for folder in runs]
+    warn_all(reporter, trial_notes(opened))
     for run in opened:
         if run.recipe.task == "segmentation":
             check_areas(run.predictions(), run.folder, force=force, reporter=reporter)
