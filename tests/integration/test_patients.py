@@ -11,7 +11,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import naevus
+from naevus.cli.demo import _table
 from naevus.cli.main import app
+from naevus.evaluation.ablation import ablation
+from naevus.evaluation.intervals import Interval
 from naevus.images.read import write_png
 from naevus.taxonomy import ISIC2018
 from tests.helpers.html_page import HtmlPage
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from naevus.runs.run import Run
+    from naevus.types import Unit
 
 PATIENTS = 60
 SITES = ("face", "left forearm", "back")
@@ -108,6 +113,34 @@ def test_evaluate_and_compare_speak_of_patients(
             (data.parent / "moved").rename(data)
     assert found["subject"]["unit"] == "patient"
     assert found["classification"]["lesions"] is None
+
+
+@pytest.mark.parametrize("unit", ["patient", "lesion", "group"])
+def test_an_ablation_says_what_its_groups_are(unit: Unit, runs: tuple[Run, Run]) -> None:
+    pytest.importorskip("torch")
+    from naevus.workflows.ablation import budget_of
+
+    tables = {run.folder.name: run.predictions() for run in runs}
+    budget = budget_of(runs[0].recipe, 0, unit)
+    abouts = dict.fromkeys(tables, "another seed")
+    found = ablation("What helps", budget, tables, abouts, "r0", unit=unit)
+    by = re.findall(r"intervals by (\w+)|paired by (\w+)", found.markdown())
+    assert {each for one in by for each in one if each} == {unit}
+    assert found.table()[f"{unit}s"].max() == PATIENTS
+    assert [arm["unit"] for arm in found.to_dict()["arms"]] == [unit]
+
+
+@pytest.mark.parametrize("unit", ["patient", "lesion", "group"])
+def test_the_demo_s_scores_say_what_their_groups_are(unit: Unit) -> None:
+    table = _table({"accuracy": (Interval(0.5, 0.4, 0.6), "2 images")}, unit)
+    assert [column.header for column in table.columns][1] == f"value (95 % interval by {unit})"
+
+
+def test_a_plot_speaks_of_patients(runs: tuple[Run, Run]) -> None:
+    pytest.importorskip("matplotlib")
+    runs[0].join()
+    (axes,) = naevus.evaluate(runs[0].folder).plot().axes
+    assert axes.get_xlabel() == "with 95 % intervals by patient"
 
 
 def test_predictions_are_evaluated_by_patient(predictions: Path, data: Path) -> None:

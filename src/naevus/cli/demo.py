@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from naevus.evaluation.intervals import Interval
+    from naevus.types import Unit
 
 
 def demo(
@@ -40,7 +41,7 @@ def demo(
     can_train = not missing("train")
     found = run_demo(out, data, images=count, seed=seed, train=can_train, reporter=reporter)
     if found.scores:
-        console.print(_table(found.scores))
+        console.print(_table(found.scores, found.unit))
     width = max(len(label) for label, _ in found.paths) + 2
     for label, path in found.paths:
         console.print(f"{label:<{width}}{path}", soft_wrap=True)
@@ -51,9 +52,9 @@ def demo(
     console.print("Research use only, never a diagnosis.", style="dim")
 
 
-def _table(scores: Mapping[str, tuple[Interval, str]]) -> Table:
+def _table(scores: Mapping[str, tuple[Interval, str]], unit: Unit) -> Table:
     table = Table("score", title="Scores of the trained networks", title_style="bold")
-    table.add_column("value (95 % interval by lesion)", justify="right")
+    table.add_column(f"value (95 % interval by {unit})", justify="right")
     table.add_column("on")
     for name, (interval, where) in scores.items():
         table.add_row(name, str(interval), where)

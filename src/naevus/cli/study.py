@@ -150,7 +150,7 @@ def ablate(
 
     Compares the variations (arms) on one held-out fold. The same command resumes an interrupted
     job; the runs are in OUT/arms. Writes a table of paired differences from the reference, with
-    intervals by lesion, to OUT/ablation.md, .csv and .json.
+    intervals by lesion or patient, to OUT/ablation.md, .csv and .json.
     """
     require("train", "an ablation")
     from naevus.io.outputs import check_free

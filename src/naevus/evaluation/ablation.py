@@ -16,12 +16,14 @@ from naevus.evaluation.out_of_fold import taxonomy_of
 from naevus.evaluation.subgroups import holm
 from naevus.evaluation.tables import LeftOut, left_out, refuse_left_out
 from naevus.io.files import plain
+from naevus.io.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from naevus.evaluation.comparison import Comparison
     from naevus.evaluation.intervals import Interval
+    from naevus.types import Unit
 
 
 OtherDecision = Literal["raw", "natural"]
@@ -58,6 +60,8 @@ class Ablation:
         reference: The name of the reference arm.
         scores: Balanced accuracy and accuracy of the reference.
         arms: The other arms.
+        left_out: Images that some arm has no prediction for.
+        unit: What the groups are.
     """
 
     title: str
@@ -66,7 +70,7 @@ class Ablation:
     scores: Mapping[str, Interval]
     arms: tuple[Arm, ...]
     left_out: tuple[LeftOut, ...] = ()
-    """Images that some arm has no prediction for."""
+    unit: Unit = "lesion"
 
     def table(self) -> pd.DataFrame:
         """Return one row per arm and score, including the recall of each class."""
@@ -83,7 +87,7 @@ class Ablation:
                 "p": one.p,
                 "p_holm": arm.p if one.score == HEADLINE else np.nan,
                 "images": arm.comparison.images,
-                "lesions": one.groups,
+                plural(self.unit): one.groups,
             }
             for arm in self.arms
             for one in (*arm.comparison.differences, *arm.comparison.recalls)
@@ -112,7 +116,7 @@ class Ablation:
     def summary(self) -> list[tuple[str, ...]]:
         """Return the headline figures as text: column names, then one row per arm.
 
-        Differences are in percentage points, with 95 % intervals by lesion.
+        Differences are in percentage points, with 95 % intervals by group.
         """
         rows: list[tuple[str, ...]] = [
             ("arm", "balanced accuracy", "difference", "p (Holm)", "accuracy", "difference"),
@@ -164,6 +168,7 @@ def ablation(
     reference: str,
     *,
     allow_missing: bool = False,
+    unit: Unit = "lesion",
 ) -> Ablation:
     """Compare the arms with the reference on the images that all of them predicted.
 
@@ -174,6 +179,7 @@ def ablation(
         abouts: The difference from the reference, by arm.
         reference: The name of the reference arm.
         allow_missing: Whether to leave out images that some arm has no prediction for.
+        unit: What the groups are.
 
     Raises:
         DataError: There is no other arm, the tables have no image in common, a prediction is
@@ -195,7 +201,8 @@ def ablation(
     refuse_left_out(absent, title, allow_missing=allow_missing)
     kept = {name: table[table["image_id"].isin(common)] for name, table in tables.items()}
     found = [
-        compare(kept[reference], kept[name], (reference, name), corrected=False) for name in others
+        compare(kept[reference], kept[name], (reference, name), corrected=False, unit=unit)
+        for name in others
     ]
     corrected = holm([one.differences[0].p for one in found])
     scores = headline_intervals(oof_classified(kept[reference]))
@@ -209,6 +216,7 @@ def ablation(
             for name, one, p in zip(others, found, corrected, strict=True)
         ),
         absent,
+        unit,
     )
 
 

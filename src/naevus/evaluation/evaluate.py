@@ -459,7 +459,8 @@ class Evaluation:
             NaevusError: matplotlib is not installed.
         """
         rows = [(f"{task}: {_spaced(name)}", *interval) for task, name, interval in self._metrics()]
-        return interval_figure(rows, self.subject.name)
+        label = f"with 95 % intervals by {self.subject.unit}"
+        return interval_figure(rows, self.subject.name, xlabel=label)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the evaluation as a dictionary for JSON."""

@@ -52,7 +52,7 @@ def interval_figure(
     rows: Sequence[tuple[str, float, float, float]],
     title: str = "",
     *,
-    xlabel: str = "with 95 % intervals by lesion",
+    xlabel: str,
     reference: float | None = None,
 ) -> Figure:
     """Draw values with their intervals, the first at the top.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from naevus.bundles.bundle import Bundle
+from naevus.datasets.dataset import unit_of
 from naevus.errors import DataError, ImageError
 from naevus.evaluation.ablation import ablation, decided
 from naevus.evaluation.out_of_fold import combined, taxonomy_of
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from naevus.images.preprocess import ImageFiles
     from naevus.io.progress import Reporter
     from naevus.runs.recipe import Recipe
-    from naevus.types import TTA
+    from naevus.types import TTA, Unit
     from naevus.workflows.ablation_plan import AblationPlan
 
 
@@ -101,15 +102,15 @@ def evaluated_predictions(
     return table if arm.decision == "balanced" else decided(table, arm.decision)
 
 
-def budget_of(recipe: Recipe, fold: int) -> str:
-    """Describe the budget of every arm."""
+def budget_of(recipe: Recipe, fold: int, unit: Unit) -> str:
+    """Describe the budget of every arm, and what the intervals are by."""
     sizes = ", ".join(f"{size} px" for _, size in recipe.sizes)
     epochs = counted(recipe.epochs, "epoch")
     return (
         f"Each trained arm had {epochs} at {sizes}, batches of {recipe.batch_size} "
         f"and seed {recipe.seed}, and was trained once. The arms are compared on the held-out "
-        f"fold {fold}. Differences are in points, with 95 % intervals by lesion, which do not "
-        "include the variation between seeds."
+        f"fold {fold}. Differences are in points, with 95 % intervals by {unit}, which do "
+        "not include the variation between seeds."
     )
 
 
@@ -200,15 +201,17 @@ class Workshop:
         for name in shown:
             with self.reporter.progress(f"predicting with {name}") as move:
                 tables[name] = evaluated_predictions(self.plan, name, self.trained, move)
+        unit = unit_of(self.dataset.table)
         abouts = {name: arms[name].about for name in shown}
-        budget = budget_of(configs[self.plan.reference], self.fold)
+        budget = budget_of(configs[self.plan.reference], self.fold, unit)
         if any(recipe.data.crop_mode != "full" for recipe in configs.values()):
             own = "the data set's own masks, which are better than predicted ones"
             budget += f" Crops use {'predicted masks' if self.masks else own}."
         reference = self.plan.reference
         return ablation(
-            self.plan.title, budget, tables, abouts, reference, allow_missing=allow_missing
-        )
+            self.plan.title, budget, tables, abouts, reference, allow_missing=allow_missing,
+            unit=unit,
+        )  # fmt: skip
 
     def _training_data(self, recipe: Recipe) -> TrainingData:
 

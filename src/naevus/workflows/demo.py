@@ -15,6 +15,7 @@ import numpy as np
 from naevus.bundles.bundle import find_bundles
 from naevus.datasets.audit import audit
 from naevus.datasets.cache import ImageCache
+from naevus.datasets.dataset import unit_of
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
 from naevus.datasets.synthetic import write_isic2018
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from naevus.evaluation.intervals import Interval
     from naevus.io.progress import Reporter
     from naevus.runs.run import Run
+    from naevus.types import Unit
 
 # Small enough for two slow processors, large enough to learn from.
 _COMMON: dict[str, Any] = {
@@ -89,10 +91,12 @@ class DemoResult(NamedTuple):
     Attributes:
         scores: Each metric with its interval and the images it was measured on.
         paths: Labels and paths of the outputs.
+        unit: What the groups are that the intervals resample.
     """
 
     scores: dict[str, tuple[Interval, str]]
     paths: tuple[tuple[str, Path], ...]
+    unit: Unit = "lesion"
 
 
 def run_demo(
@@ -152,6 +156,7 @@ def run_demo(
             ("", classification.folder),
             ("predictions", result),
         ),
+        unit_of(dataset.table),
     )
 
 
