@@ -322,7 +322,7 @@ def test_a_scale_gives_sizes_in_millimetres(tmp_path: Path, images: Path) -> Non
     twice = call(*words, *some, "--mm-per-pixel", 0.02, "--out", tmp_path / "twice")
     assert "the scale is given twice" in str(twice.exception)
     other = call(*words, "--mm-per-pixel", 0.03, "--out", tmp_path / "all")
-    assert "made with other settings (metadata)" in str(other.exception)
+    assert "made with other settings (metadata, metadata.mm_per_pixel)" in str(other.exception)
     classification_bundle(tmp_path / "c", crop_mode="full")
     alone = (images, "--bundle", tmp_path / "c", "--mm-per-pixel", 0.02)
     unused = call(*alone, "--out", tmp_path / "unused")
