@@ -63,8 +63,7 @@ def main() -> None:
     for name, table in tables.items():
         intervals = headline_intervals(oof_classified(table))
         for score in ("balanced_accuracy", "accuracy"):
-            value, low, high = intervals[score]
-            print(f"{name:9} {score:18} {value:.3f} ({low:.3f} to {high:.3f})")
+            print(f"{name:9} {score:18} {intervals[score]}")
         if args.out is not None:
             table.to_parquet(
                 args.out / f"classification-{name}-fold{args.fold}.parquet", index=False
