@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from naevus.cli import console as terminal
 from naevus.cli import data as check_command
+from naevus.cli.info import _engines
 from naevus.cli.main import app
 
 
@@ -157,3 +159,16 @@ def test_lines_of_the_log_are_neither_wrapped_nor_padded(
         log.info("fold 0: %s", WORDS)
         log.warning("fold 0: %s", WORDS)
     assert capsys.readouterr().err == f"fold 0: {WORDS}\nnote: fold 0: {WORDS}\n"
+
+
+def test_the_command_that_installs_an_engine_is_shown_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use = "install/" + "-".join(f"{number}" for number in range(60)) + "[onnxruntime]"
+    one = SimpleNamespace(name="onnxruntime", version=None, devices=(), precisions=(), use=use)
+    monkeypatch.setattr("naevus.inference.engines.survey", lambda: [one])
+    console = terminal._Console(width=100, file=io.StringIO(), markup=False)
+    console.print(_engines(Table()))
+    assert isinstance(console.file, io.StringIO)
+    cells = [line.split("│")[-2].strip() for line in console.file.getvalue().splitlines()[3:-1]]
+    assert "".join(cells) == use

@@ -133,7 +133,7 @@ def _engines(table: Table) -> Table:
     from naevus.inference.engines import survey
 
     for name in ("engine", "version", "devices", "precisions", "used"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")  # a command to install, with a path, is shown whole
     for found in survey():
         cells = (
             found.name,
