@@ -33,7 +33,7 @@ from naevus.training.callbacks import (
     Job,
     ProgressBar,
 )
-from naevus.training.data import BatchLoader, TrainingData, plain_batch_size, plain_batches
+from naevus.training.data import BatchLoader, TrainingData
 from naevus.training.distributed import Processes, make_fabric, synchronise
 from naevus.training.from_graph import IMAGES, check_loaded, load_graph
 from naevus.training.loop import CHECKPOINT, Trainer, load_network, save_tensors
@@ -214,8 +214,8 @@ def _from_bundle(
     bundle, member = start.bundle(fold), start.member(recipe, fold)
     codes = training_task.taxonomy.codes if isinstance(training_task, ClassificationTask) else ()
     head = not codes or start.has_classes(fold, codes)
-    batches = plain_batches(training_task.training, recipe, recipe.sizes[0][1])
-    some = [pixels for pixels, _ in islice(batches, -(-IMAGES // plain_batch_size(recipe)))]
+    batches = BatchLoader(training_task.training, recipe, training_task.draw).epoch(0)
+    some = [pixels for pixels, _ in islice(batches, -(-IMAGES // recipe.batch_size))]
     load_graph(start.graph(recipe, fold), network, some, head=head)
     if head and bundle.spec.sample:
         place, sizes = bundle.folder / bundle.spec.sample.file, {member.file: member.input_size}
