@@ -547,14 +547,17 @@ def test_with_a_prevalence_the_sets_of_single_images_stay_theirs(
     assert (found["prob_AKIEC"] == 0).all()
 
 
-def test_lesions_of_a_data_set_need_no_option(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize("words", [(), ("--mm-per-pixel", "0.02")], ids=["alone", "with a scale"])
+def test_lesions_of_a_data_set_need_no_option(
+    words: tuple[str, ...], tmp_path: Path, images: Path
+) -> None:
     whole_bundle(tmp_path / "b")
     manifest = images / "manifest.csv"
     manifest.write_text(
         "path,lesion_id,patient_id,age\np0.png,L1,P1,about 60\np1.png,L1,P1,61\np2.png,L2,P2,\n"
     )
     out = tmp_path / "out"
-    result = call(images, "--split", "train", "--bundle", tmp_path / "b", "--out", out)
+    result = call(images, "--split", "train", "--bundle", tmp_path / "b", "--out", out, *words)
     assert result.exit_code == 0, result.output
     for name in ("predictions.csv", "predictions.parquet"):
         table = pd.read_csv(out / name) if name.endswith("csv") else pd.read_parquet(out / name)

@@ -322,6 +322,8 @@ def predict(
     with _output(out, backend, address, threads, device) as (out, where):
         PredictionsFolder(out).check_free()
         selected = selection.find(out, without, reporter)
+        if metadata is None and selected.metadata is not None:
+            patients = _with_scale(selected.metadata, mm_per_pixel)
         if only is None and _is_challenge(selected.layouts, abilities):
             outputs = replace(outputs, submission=True)
         check_tables(outputs, len(selected.sources), abilities)
@@ -348,7 +350,7 @@ def predict(
                 outputs,
                 segmenter=networks.segmenter,
                 classifier=networks.classifier,
-                metadata=patients or selected.metadata,
+                metadata=patients,
                 threads=threads,
                 unusable=selected.found.failed,
                 lesions=selected.lesions,
@@ -425,11 +427,17 @@ def _metadata(
     path: Path | None, mm_per_pixel: float | None, only: str | None
 ) -> PatientTable | None:
     """Return the metadata, with the scale if there is one for all images."""
-    from naevus.inference.inputs import table_of, with_scale
+    from naevus.inference.inputs import table_of
 
     table = None if path is None else table_of(path)
     if table is not None and table.has_patients:
         _check_diagnoses(only, metadata=path)
+    return _with_scale(table, mm_per_pixel)
+
+
+def _with_scale(table: PatientTable | None, mm_per_pixel: float | None) -> PatientTable | None:
+    from naevus.inference.inputs import with_scale
+
     return table if mm_per_pixel is None else with_scale(table, mm_per_pixel)
 
 
