@@ -87,9 +87,14 @@ def open_start(name: str | Path) -> Start:
             may contain `FOLD`.
 
     Raises:
-        RunError: It is neither.
+        RunError: It is neither, or `BUILT_IN` is a folder here, too.
     """
     path = Path(name)
+    if str(path) == BUILT_IN and path.exists():
+        raise RunError(
+            f"{BUILT_IN} means the built-in bundle, and a folder here has that name",
+            "name the folder by its whole path, or rename it",
+        )
     if (path / "run.toml").exists():
         return Run.open(path)
     if is_bundle_name(path) or (path / MANIFEST).exists():

@@ -41,6 +41,16 @@ def test_nothing_else_can(name: str, match: str, tmp_path: Path) -> None:
         open_start(tmp_path / name)
 
 
+def test_a_folder_with_the_name_of_the_built_in_bundle_is_not_guessed_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(builtin(), tmp_path / "built-in")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="a folder here has that name"):
+        open_start("built-in")
+    assert isinstance(open_start(tmp_path / "built-in"), BundleStart)
+
+
 def test_each_fold_can_have_a_bundle_of_its_own() -> None:
     start = BundleStart(str(ROOT / "results/bundles/segmentation-both-fold-{fold}.naevus"))
     assert [start.member(RECIPE, fold).folds for fold in range(5)] == [(k,) for k in range(5)]
