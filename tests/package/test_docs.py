@@ -273,7 +273,7 @@ def test_a_page_reads_whole_where_it_lies(page: Path, links: ModuleType) -> None
         ("```sh\nexport KEY=YOUR_KEY\n```", "a placeholder"),
         ("The figures are coming soon.", "a placeholder"),
         ("Written to /home/me/naevus/runs.", "a path of one machine"),
-        ("```text\n/work/main/out.csv\n```", "a path of one machine"),
+        ("```text\n/mnt/runs/out.csv\n```", "a path of one machine"),
         ("In C:\\Users\\me.", "a path of one machine"),
         ("![It](file:///a.png)", "a path of one machine"),
         ("`pip install naevus`", "an address that does not exist"),
