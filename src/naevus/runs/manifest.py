@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from naevus import __version__
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.spec import BundleSpec, TrainingData
-from naevus.errors import BundleError, ImageError, RunError
+from naevus.errors import BundleError, ImageError
 from naevus.images.read import probe
 from naevus.io.parallel import BATCH
 from naevus.runs.evidence import (
@@ -21,7 +21,7 @@ from naevus.runs.evidence import (
 )
 from naevus.runs.images import USUAL_PART, dataset_of
 from naevus.runs.run import Run
-from naevus.runs.start import BundleStart, learnt_by, open_start
+from naevus.runs.start import BundleStart, learnt_by
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
 if TYPE_CHECKING:
@@ -204,11 +204,9 @@ def _taught_before(run: Run) -> Iterator[TrainingData]:
     """Yield the data that the bundles learnt from that a run started from."""
     name = run.inputs.get("init_from")
     if name and not (Path(name) / "run.toml").exists():
-        with suppress(RunError, BundleError):  # moved since
-            start = open_start(name)
-            assert isinstance(start, BundleStart)
+        with suppress(BundleError):  # moved since
             for fold in run.finished():
-                yield from learnt_by(start.bundle(fold), run.recipe.task)
+                yield from learnt_by(BundleStart(name).bundle(fold), run.recipe.task)
 
 
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from naevus.bundles.bundle import SUFFIX, Bundle, builtin
 from naevus.bundles.spec import MANIFEST
@@ -24,6 +24,28 @@ BUILT_IN: Final = "built-in"
 
 FOLD: Final = "{fold}"
 """Stands for the number of a fold in the path of its bundle."""
+
+
+class BundleNetwork(NamedTuple):
+    """A network of a bundle.
+
+    Attributes:
+        bundle: The bundle; reading it checks the hashes of all its files.
+        member: The network.
+    """
+
+    bundle: Bundle
+    member: Member
+
+    @property
+    def graph(self) -> Path:
+        """Its ONNX file."""
+        return self.bundle.folder / self.member.file
+
+    def has_classes(self, codes: Sequence[str]) -> bool:
+        """Return whether the bundle's classifier, if it has one, has these classes."""
+        classifier = self.bundle.spec.classifier
+        return classifier is None or classifier.classes == tuple(codes)
 
 
 @dataclass(frozen=True)
@@ -46,17 +68,18 @@ class BundleStart:
             return Bundle.read(builtin())
         return Bundle.read(self.name.replace(FOLD, str(fold)))
 
-    def member(self, recipe: Recipe, fold: int) -> Member:
+    def network(self, recipe: Recipe, fold: int) -> BundleNetwork:
         """Return the first network of the recipe's task and architecture in a fold's bundle.
 
         Raises:
             BundleError: The bundle is missing or damaged.
             RunError: It contains no such network.
         """
-        there = self.bundle(fold).spec.members_of(recipe.task)
+        bundle = self.bundle(fold)
+        there = bundle.spec.members_of(recipe.task)
         for member in there:
             if member.architecture == recipe.architecture:
-                return member
+                return BundleNetwork(bundle, member)
         names = ", ".join(dict.fromkeys(each.architecture for each in there))
         raise RunError(
             f"{self.name}: has no network {recipe.architecture} for {recipe.task}",
@@ -64,15 +87,6 @@ class BundleStart:
             if names
             else "name a bundle for this task",
         )
-
-    def graph(self, recipe: Recipe, fold: int) -> Path:
-        """Return the graph of that network."""
-        return self.bundle(fold).folder / self.member(recipe, fold).file
-
-    def has_classes(self, fold: int, codes: Sequence[str]) -> bool:
-        """Return whether the classes of a fold's bundle are these; True if it has no classifier."""
-        classifier = self.bundle(fold).spec.classifier
-        return classifier is None or classifier.classes == tuple(codes)
 
 
 Start = Run | BundleStart
@@ -138,7 +152,7 @@ def check_start(
     if isinstance(start, Run):
         _check_run(start, folds, fold)
         return None
-    member, bundle = start.member(recipe, fold), start.bundle(fold)
+    bundle, member = start.network(recipe, fold)
     provenance = bundle.spec.provenance
     data, splits = (
         f"{provenance.get(what)}, {provenance.get(f'{recipe.task} {what}')}".split(", ")

@@ -11,8 +11,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from naevus.bundles.sample import compared, distance, sample_batch
+from naevus.bundles.sample import distance, sample_batch
 from naevus.errors import WeightsError
+from naevus.training.onnx_graph import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from naevus.bundles.sample import Sample
-    from naevus.bundles.spec import Member
     from naevus.training.networks import Preprocessed
-    from naevus.types import Task
+    from naevus.training.onnx_graph import SampledNetwork
 
 IMAGES: Final = 256
 """Number of training images that give the statistics of batch normalisation."""
@@ -135,20 +135,16 @@ def _fitting(
     return found, norms
 
 
-def check_loaded(network: Preprocessed, task: Task, member: Member, sample: Sample) -> None:
+def check_loaded(sampled: SampledNetwork, sample: Sample) -> None:
     """Check that a network predicts for a bundle's sample what its graph does.
 
     Raises:
         WeightsError: It predicts something else.
     """
-    output = {"segmentation": "logit", "classification": "logits", "attributes": "attributes"}
-    batch = torch.from_numpy(sample_batch(sample.pixels, member.input_size))
-    network.eval()
-    with torch.inference_mode():
-        found = {output[task]: network(batch).numpy()}
-    if distance(compared(found), sample.predictions[member.file]) > FARTHEST:
+    found = answer(sampled, sample_batch(sample.pixels, sampled.size))
+    if distance(found, sample.predictions[sampled.graph.name]) > FARTHEST:
         raise WeightsError(
-            f"{member.file}: its weights do not give its predictions in this network",
+            f"{sampled.graph.name}: its weights do not give its predictions in this network",
             "use the recipe that it was trained with",
         )
 

@@ -371,7 +371,7 @@ def sample_entry(networks: Sequence[SampledNetwork], path: Path) -> dict[str, An
     side = min(max(low, *(each.size for each in networks)), high)
     pixels, _ = draw_lesion("NV", 0, side)
     predictions = {
-        each.graph.name: _answer(each, sample_batch(pixels, each.size)) for each in networks
+        each.graph.name: answer(each, sample_batch(pixels, each.size)) for each in networks
     }
     write_sample(path, Sample(pixels, predictions))
     kinds = {each.network is None: _answered_by(each) for each in networks}
@@ -392,7 +392,8 @@ def _answered_by(sampled: SampledNetwork) -> str:
     return f"the networks themselves, in torch {torch.__version__} and fp32"
 
 
-def _answer(sampled: SampledNetwork, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+def answer(sampled: SampledNetwork, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what a sample keeps of a network's outputs, or of its graph's without a network."""
     if sampled.network is None:
         return np.ascontiguousarray(compared(evaluated_graph(sampled.graph, batch)), np.float32)
     device = next(sampled.network.parameters()).device

@@ -199,8 +199,9 @@ def check_starts(
     if isinstance(start, BundleStart):
         network = build_network(recipe, len(taxonomy), "none")
         for fold in chosen:
-            head = start.has_classes(fold, taxonomy.codes)
-            check_graph(start.graph(recipe, fold), network, recipe.input_size, head=head)
+            there = start.network(recipe, fold)
+            head = there.has_classes(taxonomy.codes)
+            check_graph(there.graph, network, recipe.input_size, head=head)
 
 
 def prepare_reported(

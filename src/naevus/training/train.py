@@ -211,15 +211,17 @@ def _from_bundle(
     recipe: Recipe,
     fold: int,
 ) -> None:
-    bundle, member = start.bundle(fold), start.member(recipe, fold)
+    there = start.network(recipe, fold)
+    bundle, member = there
     codes = training_task.taxonomy.codes if isinstance(training_task, ClassificationTask) else ()
-    head = not codes or start.has_classes(fold, codes)
+    head = not codes or there.has_classes(codes)
     batches = BatchLoader(training_task.training, recipe, training_task.draw).epoch(0)
     some = [pixels for pixels, _ in islice(batches, -(-IMAGES // recipe.batch_size))]
-    load_graph(start.graph(recipe, fold), network, some, head=head)
+    load_graph(there.graph, network, some, head=head)
     if head and bundle.spec.sample:
         place, sizes = bundle.folder / bundle.spec.sample.file, {member.file: member.input_size}
-        check_loaded(network, recipe.task, member, read_sample(place, sizes))
+        sampled = SampledNetwork(recipe.task, there.graph, network, member.input_size)
+        check_loaded(sampled, read_sample(place, sizes))
     _log.info(
         "fold %d: starts from %s of %s%s",
         fold,

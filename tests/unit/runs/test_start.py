@@ -53,7 +53,9 @@ def test_a_folder_with_the_name_of_the_built_in_bundle_is_not_guessed_about(
 
 def test_each_fold_can_have_a_bundle_of_its_own() -> None:
     start = BundleStart(str(ROOT / "results/bundles/segmentation-both-fold-{fold}.naevus"))
-    assert [start.member(RECIPE, fold).folds for fold in range(5)] == [(k,) for k in range(5)]
+    assert [start.network(RECIPE, fold).member.folds for fold in range(5)] == [
+        (k,) for k in range(5)
+    ]
     with pytest.raises(NaevusError, match=r"segmentation-both-fold-7\.naevus"):
         start.bundle(7)
 

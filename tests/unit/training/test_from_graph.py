@@ -18,7 +18,7 @@ from naevus.runs.recipe import LESION, load_recipe
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.from_graph import check_loaded, load_graph
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
-from naevus.training.onnx_graph import export_onnx
+from naevus.training.onnx_graph import SampledNetwork, export_onnx
 from naevus.training.tasks import build_network
 from tests.helpers import ROOT
 
@@ -121,11 +121,12 @@ def test_the_built_in_networks_can_be_started_from(name: str) -> None:
     sample = read_sample(bundle.folder / bundle.spec.sample.file, {member.file: member.input_size})
     batch = torch.from_numpy(sample_batch(sample.pixels, member.input_size))
     network = build_network(recipe, 7, "none")
-    load_graph(bundle.folder / member.file, network, [batch], head=True)
-    check_loaded(network, recipe.task, member, sample)
+    graph = bundle.folder / member.file
+    load_graph(graph, network, [batch], head=True)
+    check_loaded(SampledNetwork(recipe.task, graph, network, member.input_size), sample)
     other = build_network(recipe, 7, "none").eval()
     with pytest.raises(WeightsError, match="do not give its predictions"):
-        check_loaded(other, recipe.task, member, sample)
+        check_loaded(SampledNetwork(recipe.task, graph, other, member.input_size), sample)
 
 
 def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
