@@ -185,7 +185,7 @@ def _images() -> Iterator[bytes]:
 def _tables() -> Iterator[bytes]:
     import pandas as pd
 
-    from naevus.io.formats import write_workbook
+    from naevus.io.workbooks import write_workbook
 
     for path in sorted((ROOT / "tests" / "data" / "layouts").rglob("*.csv"))[:12]:
         yield b"\x00" + path.read_bytes()[:2000]

@@ -18,7 +18,7 @@ from naevus.datasets.cache import ImageCache
 from naevus.errors import NaevusError
 from naevus.images.preprocess import ImageFiles, InputSpec
 from naevus.io.files import atomic, write_csv
-from naevus.io.formats import write_workbook
+from naevus.io.workbooks import write_workbook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -265,7 +265,7 @@ def check_tables(outputs: OutputOptions, rows: int, abilities: Abilities) -> Tax
             "ask for it (--submission), or leave the decision out",
         )
     if outputs.xlsx:
-        from naevus.io.formats import check_workbooks  # noqa: PLC0415 (slow to import)
+        from naevus.io.workbooks import check_workbooks  # noqa: PLC0415 (slow to import)
 
         check_workbooks(rows)
     return _submitted(abilities, outputs.only) if outputs.submission else None

@@ -14,7 +14,7 @@ from naevus.evaluation.challenge.classification import write_submission
 from naevus.images.measurements import COLUMNS
 from naevus.inference.prediction import Prediction
 from naevus.io.files import write_csv
-from naevus.io.formats import write_workbook
+from naevus.io.workbooks import write_workbook
 from naevus.runs.prediction_tables import about, no_table, read_rows
 from naevus.taxonomy import TAXONOMIES
 

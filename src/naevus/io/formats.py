@@ -12,25 +12,21 @@ import csv
 import io
 import json
 import re
-import shutil
 import unicodedata
 import warnings
-import zipfile
-from contextlib import suppress
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from naevus.errors import DataError, NaevusError
 from naevus.io import limits
-from naevus.io.extras import how_to_install
-from naevus.io.files import atomic, neutral, workspace
+from naevus.io.files import neutral
 from naevus.io.limits import SMALLER, TooLargeError
+from naevus.io.workbooks import read_sheets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 
 # Readers for files that naevus wrote: contents are checked, errors name the file and the remedy.
@@ -398,167 +394,25 @@ def _heading(text: str) -> str:
     return "" if line is None else re.sub(r'"[^"]*"', "", line[0])
 
 
-WORKBOOK_ROWS: Final = 1_048_575
-"""Rows below the header that Excel reads."""
-
-
-def check_workbooks(rows: int) -> None:
-    """Refuse to begin what ends with a workbook that cannot be written.
-
-    Raises:
-        NaevusError: openpyxl is not installed, or there are too many rows.
-    """
-    try:
-        import openpyxl  # noqa: F401, PLC0415 (an extra)
-    except ImportError:
-        raise NaevusError(
-            "writing workbooks needs openpyxl",
-            f"{how_to_install('excel')}, or take the CSV file",
-        ) from None
-    if rows > WORKBOOK_ROWS:
-        raise NaevusError(
-            f"{rows:,} rows do not fit into a workbook, which has {WORKBOOK_ROWS:,}",
-            "take the CSV file",
-        )
-
-
-def write_workbook(
-    path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], formats: Mapping[str, str]
-) -> None:
-    """Write rows to ``path`` atomically, as an ``.xlsx`` workbook with a frozen, filtered header.
-
-    Texts are written as texts: none is a formula. The same rows give the same bytes.
-
-    Args:
-        path: The file.
-        header: The columns.
-        rows: Their values.
-        formats: How Excel shows the fractional numbers of some columns, such as ``0.0%``.
-
-    Raises:
-        NaevusError: It cannot be written.
-    """
-    import openpyxl  # noqa: PLC0415 (an extra)
-    from openpyxl.cell import WriteOnlyCell  # noqa: PLC0415 (as above)
-    from openpyxl.worksheet._writer import WorksheetWriter  # noqa: PLC0415 (as above)
-    from openpyxl.writer.excel import ExcelWriter  # noqa: PLC0415 (as above)
-
-    book = openpyxl.Workbook(write_only=True)
-    book.properties.created = book.properties.modified = _WRITTEN
-    sheet = book.create_sheet("predictions")
-    sheet.freeze_panes = "B2"
-
-    def cell(value: Any, number: Any) -> Any:
-        if isinstance(value, float):
-            number.value = value
-            return number
-        if not isinstance(value, str):
-            return value
-        made = WriteOnlyCell(sheet, ILLEGAL.sub("\ufffd", value))
-        made.data_type = "s"
-        return made
-
-    numbers = [WriteOnlyCell(sheet) for _ in header]  # rows are written one by one
-    for name, number in zip(header, numbers, strict=True):
-        number.number_format = formats.get(name, "General")
-
-    with atomic(path) as temporary, workspace(path) as folder:
-        # Not in the system's folder for temporary files, where a kill would leave it.
-        writer = sheet._writer = WorksheetWriter(sheet, str(folder / "sheet.xml"))  # noqa: SLF001
-        writer.cleanup = lambda: None  # the folder is removed
-        try:
-            writer.write_top()
-            sheet.append(list(header))
-            height = 1
-            for row in rows:
-                sheet.append(list(map(cell, row, numbers)))
-                height += 1
-            width = openpyxl.utils.get_column_letter(len(header))
-            sheet.auto_filter.ref = f"A1:{width}{height}"
-            with _Undated(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-                ExcelWriter(book, archive).save()
-        finally:
-            # After a failure they would fail again when they are collected, and print that.
-            for stream in (sheet._rows, writer.xf):  # noqa: SLF001
-                with suppress(OSError, AttributeError):
-                    stream.close()
-
-
-_WRITTEN: Final = datetime(1980, 1, 1)  # noqa: DTZ001 (workbooks have no time zone)
-
-
-class _Undated(zipfile.ZipFile):
-    """An archive whose entries have a fixed date, so that the same content gives the same bytes."""
-
-    def writestr(self, zinfo_or_arcname: Any, data: Any, *_: Any, **__: Any) -> None:
-        super().writestr(self._entry(zinfo_or_arcname), data)
-
-    def write(self, filename: Any, arcname: Any = None, *_: Any, **__: Any) -> None:
-        entry = self._entry(arcname)
-        entry.file_size = Path(filename).stat().st_size
-        with Path(filename).open("rb") as source, self.open(entry, "w") as target:
-            shutil.copyfileobj(source, target)
-
-    def _entry(self, name: str) -> zipfile.ZipInfo:
-        entry = zipfile.ZipInfo(name, _WRITTEN.timetuple()[:6])
-        entry.compress_type = self.compression
-        return entry
-
-
-ILLEGAL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-"""Characters that a workbook cannot hold."""
-
-
 def _workbook(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
     """Read the sheet and header row with the most known columns, and the rows below."""
-    try:
-        import openpyxl  # noqa: PLC0415 (an extra)
-    except ImportError:
-        raise DataError(
-            f"{path}: reading workbooks needs openpyxl",
-            f"{how_to_install('excel')}, or save the table as CSV",
-        ) from None
-    try:
-        limits.check_archive(path)
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        sheets = [_rows(sheet) for sheet in book.worksheets]
-        book.close()
-    except TooLargeError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path}: cannot be read as a workbook ({error})", "fix it") from error
+    sheets = read_sheets(path)
     best: tuple[int, int, int] | None = None
     for number, rows in enumerate(sheets):
         for place, row in enumerate(rows[:_HEADER_ROWS]):
-            named = [value for value in row if _cell(value)]
-            known = len(known_columns(pd.DataFrame(columns=[_cell(value) for value in named])))
+            named = [value for value in row if value]
+            known = len(known_columns(pd.DataFrame(columns=named)))
             if len(named) > 1 and (best is None or known > best[0]):
                 best = known, number, place
     if best is None:
         raise DataError(f"{path}: contains no table", "give it a header and rows")
     _, number, place = best
     rows = sheets[number]
-    heading = list(names) if names else [_cell(value) or "" for value in rows[place]]
+    heading = list(names) if names else [value or "" for value in rows[place]]
     body = rows[place if names else place + 1 :]
     width = len(heading)
     limits.check_width(width, len(body))
-    cells = [[_cell(value) for value in [*row, *[None] * width][:width]] for row in body]
+    cells = [[*row, *[None] * width][:width] for row in body]
     table = pd.DataFrame(cells, columns=heading, dtype="string")
     named_columns = [k for k, name in enumerate(heading) if name]
     return table.iloc[:, named_columns]
-
-
-def _rows(sheet: Any) -> list[list[Any]]:
-    sheet.reset_dimensions()  # those that the file states may be a million times too large
-    rows = limits.Rows()
-    for row in sheet.iter_rows(values_only=True):
-        rows.add(row)
-    return rows.kept
-
-
-def _cell(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() or None

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from naevus.io.files import FORMULAS, neutral, original, write_csv, write_list
-from naevus.io.formats import csv_of, read_table, write_workbook
+from naevus.io.formats import csv_of, read_table
+from naevus.io.workbooks import write_workbook
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ import pytest
 
 from naevus.errors import DataError, NaevusError, RunError
 from naevus.inference.sheets import first_predictions
-from naevus.io.formats import read_csv, read_json, read_parquet, write_workbook
+from naevus.io.formats import read_csv, read_json, read_parquet
 from naevus.runs.prediction_tables import about
 from naevus.runs.run import Run, held, read_oof
 
@@ -223,39 +222,6 @@ def test_leftovers_of_killed_trainings_are_deleted(tmp_path: Path) -> None:
         assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
     assert not (fold / ".bundle.12345678.tmp").exists()
-
-
-def test_a_workbook_has_the_same_bytes_at_any_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
-    rows: list[list[Any]] = [["=1+1", 0.25], ["b", None]]
-    for name, now in (("one", 1_000_000_000.0), ("other", 2_000_000_000.0)):
-        monkeypatch.setattr(time, "time", lambda now=now: now)
-        write_workbook(tmp_path / f"{name}.xlsx", ["id", "prob"], rows, {"prob": "0.0%", "no": "0"})
-    assert (tmp_path / "one.xlsx").read_bytes() == (tmp_path / "other.xlsx").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.xlsx", "other.xlsx"]
-    sheet = openpyxl.load_workbook(tmp_path / "one.xlsx").active
-    found = [[cell.value for cell in row] for row in sheet.iter_rows()]
-    assert found == [["id", "prob"], *rows]
-    assert sheet["A2"].data_type == "s"
-    assert (sheet.freeze_panes, sheet.auto_filter.ref) == ("B2", "A1:B3")
-
-
-def test_a_workbook_shows_numbers_in_the_formats_of_their_columns(tmp_path: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl")
-    header = ["id", *(f"p{number}" for number in range(30)), "other", "count"]
-    rows = [[f"i{number}", *[number / 8] * 31, number] for number in range(5)]
-    formats = {**{f"p{number}": "0.0%" for number in range(30)}, "id": "0.00", "count": "0.00"}
-    write_workbook(tmp_path / "t.xlsx", header, rows, formats)
-    write_workbook(tmp_path / "none.xlsx", header, [], formats)
-    sheet = openpyxl.load_workbook(tmp_path / "t.xlsx").active
-    assert [[cell.value for cell in row] for row in sheet.iter_rows(min_row=2)] == rows
-    for row in sheet.iter_rows(min_row=2):
-        assert [cell.number_format for cell in row] == ["General", *["0.0%"] * 30, *["General"] * 2]
-    assert sheet.auto_filter.ref == "A1:AG6"
-    empty = openpyxl.load_workbook(tmp_path / "none.xlsx").active
-    assert empty.auto_filter.ref == "A1:AG1"
 
 
 def test_a_cut_row_group_is_a_line(tmp_path: Path) -> None:
