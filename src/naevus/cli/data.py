@@ -26,6 +26,7 @@ from naevus.cli.options import (
     TaxonomyOption,
 )
 from naevus.errors import ConfigError
+from naevus.io.extras import require
 from naevus.io.words import counted
 
 if TYPE_CHECKING:
@@ -308,6 +309,8 @@ def split(
 
     if join:
         _refuse_beside_join(context)
+    else:
+        require("evaluate", "making folds")
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy).split("train")
     report_types(named, image_type, reporter)
     dataset = named.of_type(image_type)
@@ -398,7 +401,9 @@ def _files() -> Table:
 
 def synthetic(
     out: Out,
-    count: Count = 160,
+    count: Annotated[
+        int, typer.Option("--count", min=40, help="Number of images of the training split.")
+    ] = 160,
     seed: Seed = 2018,
     size: Annotated[
         int, typer.Option("--size", help="Height and width of the images, in pixels.")

@@ -14,7 +14,7 @@ import pandas as pd
 
 from naevus.datasets.dataset import joined, unit_of
 from naevus.errors import DataError, FoldsError
-from naevus.io.extras import how_to_install
+from naevus.io.extras import require
 from naevus.io.files import write_bytes
 from naevus.io.formats import read_table
 from naevus.io.words import counted
@@ -46,12 +46,11 @@ def assign_groups(table: pd.DataFrame, k: int, rng: np.random.Generator) -> NDAr
         The fold of each row, ``"0"`` to ``"k-1"``.
 
     Raises:
-        FoldsError: scikit-learn is not installed.
+        NaevusError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
-    except ImportError:
-        raise FoldsError("making folds needs scikit-learn", how_to_install("evaluate")) from None
+    require("evaluate", "making folds")
+    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415 (an extra)
+
     strata = _coarse(table["stratum"], k)
     # Groups are shuffled here, by shuffled names, and not by the splitter: up to scikit-learn 1.7
     # its own shuffling undoes the stratification (github.com/scikit-learn/scikit-learn/pull/32540).

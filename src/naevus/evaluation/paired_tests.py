@@ -23,6 +23,7 @@ PERMUTATIONS = 10_000
 ERROR: Final = 0.05
 """The family-wise error rate: of finding any difference between equal recipes."""
 _CHUNK = 500
+_MOST_PLACES = 4
 _ROUNDING = 1e-12
 _STEPS = 30  # of bisection: limits are found to 1e-9
 
@@ -59,18 +60,22 @@ class Difference(NamedTuple):
             unit: What the groups are.
         """
         value, low, high = (100 * part for part in self.difference)
-        groups = counted(self.groups, unit)
-        if not self.distinguishable:
-            limits = f", 95 % interval {low:z.1f} to {high:z.1f}" if self.difference.known else ""
-            return (
-                f"{self.score}: no clear difference between {a} and {b}: {b} - {a} is {value:z.1f} "
-                f"points{limits}, {groups}"
-            )
         better = b
-        if value < 0:
+        if self.distinguishable and value < 0:
             better, value, low, high = a, -value, -high, -low
-        limits = f", 95 % interval {low:z.1f} to {high:z.1f}" if self.difference.known else ""
-        return f"{self.score}: {better} is better by {value:z.1f} points{limits}, {groups}"
+        # As many decimals as a distinguishable difference needs in order not to read 0.0.
+        places = 1
+        while self.distinguishable and places < _MOST_PLACES and round(value, places) == 0:
+            places += 1
+        limits = (
+            f", 95 % interval {low:z.{places}f} to {high:z.{places}f}"
+            if self.difference.known
+            else ""
+        )
+        points = f"{value:z.{places}f} points{limits}, {counted(self.groups, unit)}"
+        if self.distinguishable:
+            return f"{self.score}: {better} is better by {points}"
+        return f"{self.score}: no clear difference between {a} and {b}: {b} - {a} is {points}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the difference as a dictionary for JSON."""

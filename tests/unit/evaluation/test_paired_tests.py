@@ -186,6 +186,10 @@ def test_sentences_agree_with_p() -> None:
         "accuracy: no clear difference between A and B: B - A is 1.8 points, "
         "95 % interval -0.2 to 3.1, 1 lesion"
     )
+    small = worse._replace(difference=Interval(-0.0003, -0.0005, -0.0001))
+    assert "A is better by 0.03 points, 95 % interval 0.01 to 0.05" in small.sentence()
+    none = unsure._replace(difference=Interval(0.0003, -0.0002, 0.0005))
+    assert "B - A is 0.0 points, 95 % interval 0.0 to 0.1" in none.sentence()
     blank = unsure._replace(difference=Interval(0.018, np.nan, np.nan))
     assert blank.sentence().endswith("B - A is 1.8 points, 1 lesion")
     assert better.to_dict()["difference"] == {"value": 0.018, "low": 0.006, "high": 0.031}
