@@ -3,8 +3,9 @@
     python benchmarks/mask_tta.py DATA --folds FOLDS.csv --bundles 'fold-{}.naevus' --fold 0 1 2 3 4
 
 Each image is segmented by the bundle of the fold that held out its lesion, with and without
-``--tta``; with ``--beside BUNDLE``, also together with this bundle, which must have held out the
-same fold. Differences are paired by image, with 95 % intervals by lesion.
+``--tta``; with ``--beside BUNDLE``, also by this bundle, which must have held out the same fold
+(``{}`` in its path stands for it), and by both together. Differences are paired by image, with
+95 % intervals by lesion.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def main() -> None:
     parser.add_argument("--folds", type=Path, required=True)
     parser.add_argument("--bundles", required=True, help="path with {} for the fold")
     parser.add_argument("--fold", type=int, nargs="+", default=[0])
-    parser.add_argument("--tta", choices=["half-turn", "flips", "d4"], default="d4")
-    parser.add_argument("--beside", type=Path, help="another bundle that held out the fold")
+    parser.add_argument("--tta", choices=["none", "half-turn", "flips", "d4"], default="d4")
+    parser.add_argument("--beside", help="another bundle that held out the fold")
     options = parser.parse_args()
     folds = Folds.read(options.folds)
     paths = {
@@ -47,7 +48,8 @@ def main() -> None:
     groups = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
     scores = []
     for fold in options.fold:
-        ways = segmenters(Path(options.bundles.format(fold)), options.beside, options.tta)
+        beside = None if options.beside is None else Path(options.beside.format(fold))
+        ways = segmenters(Path(options.bundles.format(fold)), beside, options.tta)
         for image_id in sorted(folds.held_out(fold) & paths.keys()):
             path, mask_path = paths[image_id]
             truth, image = read_mask(mask_path), read(path)
@@ -72,13 +74,16 @@ def main() -> None:
 
 
 def segmenters(bundle: Path, beside: Path | None, tta: str) -> dict[str, Segmenter]:
-    """Load every way to segment: the network alone, with TTA, and with another network."""
-    own = [Bundle.read(bundle)]
-    ways = {"1": Segmenter(own), tta: Segmenter(own, tta=tta)}  # type: ignore[arg-type]
+    """Load every way to segment: each network alone and both together, with and without TTA."""
+    networks = {"the network": [Bundle.read(bundle)]}
     if beside is not None:
-        both = [*own, Bundle.read(beside)]
-        ways["two networks"] = Segmenter(both)
-        ways[f"two networks, {tta}"] = Segmenter(both, tta=tta)  # type: ignore[arg-type]
+        networks["the other"] = [Bundle.read(beside)]
+        networks["both"] = [bundle for each in networks.values() for bundle in each]
+    ways = {}
+    for name, bundles in networks.items():
+        ways[name] = Segmenter(bundles)
+        if tta != "none":
+            ways[f"{name}, {tta}"] = Segmenter(bundles, tta=tta)  # type: ignore[arg-type]
     return ways
 
 

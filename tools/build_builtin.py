@@ -54,7 +54,7 @@ from naevus.types import Precision, Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from naevus.bundles.figures import StorageCost
+    from naevus.bundles.figures import ScoreSpec, StorageCost
     from naevus.bundles.spec import Member
     from naevus.datasets.dataset import Dataset, Record
 
@@ -79,7 +79,7 @@ _FITTED: Final[dict[Task, tuple[str, ...]]] = {
     "classification": ("temperature", "offsets", "conformal", "calibrated_on", "ood", "patient"),
     "attributes": ("thresholds", "presence", "chosen_on"),
 }
-_DECISION: Final = "balanced accuracy, balanced decision"
+_TITLES: Final = {"task1": "ISIC 2018 Task 1", "task3": "HAM10000"}
 
 
 class Table(NamedTuple):
@@ -345,7 +345,7 @@ def joined(
             members.append(member.model_dump() | {"file": name})
         kept = {name: entry[name] for name in entry if name not in _FITTED[part.task]}
         manifest[_PARTS[part.task]] = {**kept, "members": members}
-        if len(part.bundles) == 1:  # costs were measured for exactly these networks
+        if _as_measured(part, parts):
             (spec,) = (each.spec for each in part.bundles)
             costs = [each for each in spec.storage_costs if each.task == part.task]
             manifest["storage_costs"] += costs
@@ -360,6 +360,13 @@ def joined(
             files[OOD_FILE] = place
             manifest["classifier"]["ood"] = OOD_FILE
     return manifest, files
+
+
+def _as_measured(part: Part, parts: Sequence[Part]) -> bool:
+    """Whether costs were measured for exactly these networks, and for crops by the same masks."""
+    segmenting = [each for other in parts if other.task == "segmentation" for each in other.bundles]
+    cropping = segmenting if part.task == "classification" else []
+    return len({id(each) for each in [*part.bundles, *cropping]}) == 1
 
 
 def ood_statistics(bundles: Iterable[Bundle]) -> list[Any]:
@@ -396,7 +403,7 @@ def figures(part: Part, datasets: Sequence[Dataset]) -> dict[str, Any]:
     """Return the figures of a task, and what is fitted for it on the out-of-fold tables."""
     tables = [table.rows for table in part.tables]
     if part.task == "segmentation":
-        return {"scores": list(segmentation(tables[0], OF_RECIPE))}
+        return {"scores": mask_scores(tables[0], len(part.members), datasets)}
     if part.task == "attributes":
         return attributes_figures(tables[0])
     names = [table.name for table in part.tables]
@@ -405,6 +412,20 @@ def figures(part: Part, datasets: Sequence[Dataset]) -> dict[str, Any]:
     rows = pd.concat([each.table[each.table["diagnosis"].notna()] for each in datasets])
     by_id = rows.drop_duplicates("image_id").set_index("image_id")
     return ensemble_entry(tables, names, composition, by_id, allow_missing=True)
+
+
+def mask_scores(table: pd.DataFrame, networks: int, datasets: Sequence[Dataset]) -> list[ScoreSpec]:
+    """Return the scores of lesion masks by part of the data, each outlined in its own way."""
+    rows = pd.concat([each.table[["image_id", "part"]] for each in datasets])
+    parts = rows.drop_duplicates("image_id").set_index("image_id")["part"]
+    source = OF_RECIPE + f", mean of {networks} networks (one per run)" * (networks > 1)
+    each_part = table["image_id"].map(parts)
+    several = len(set(each_part)) > 1
+    return [
+        score
+        for name, chosen in table.groupby(each_part)
+        for score in segmentation(chosen, source + f", {_TITLES.get(name, name)}" * several)
+    ]
 
 
 def sampled_networks(spec: BundleSpec, draft: Bundle) -> list[SampledNetwork]:

@@ -17,7 +17,7 @@ from naevus.bundles.spec import BundleSpec
 from naevus.datasets.layouts import load
 from naevus.errors import NaevusError
 from naevus.evaluation.ood import OODStatistics
-from naevus.inference.out_of_fold import oof_attributes
+from naevus.inference.out_of_fold import oof_attributes, oof_scores
 from tests.helpers.attribute_images import write_task2
 from tests.helpers.finished_runs import finished_run
 from tests.helpers.onnx_graphs import (
@@ -145,6 +145,35 @@ def test_networks_of_all_tasks_are_joined_with_their_figures(given: Given, tmp_p
         == {*given.bundles[3].attributes.names}
     )
     assert prediction.probabilities
+
+
+def test_a_second_segmenter_is_joined_and_crops_are_checked_anew(
+    given: Given, tmp_path: Path
+) -> None:
+    known = build(*given, tmp_path / "known", report=print)
+    more = held_out(segmentation_bundle(tmp_path / "more", seeds=(1,)), tmp_path)
+    contours = [given.bundles[0], more]
+    held = given.tables[0].rows.query("fold == 0")
+    found = {each.image_id: each for each in given.datasets[0].rows()}
+    sources = [
+        (name, found[name].path, found[name].mask_path)
+        for name in held["image_id"]
+        if found[name].path and found[name].mask_path
+    ]
+    table = oof_scores(contours, sources).merge(held[["image_id", "group_id", "fold"]])  # type: ignore[arg-type]
+    lines: list[str] = []
+    tables = [Table("together", table), *given.tables[1:]]
+    bundle = build([known, more], tables, given.datasets, tmp_path / "two", report=lines.append)
+    files = [member.file for member in bundle.spec.members]
+    assert files[:3] == ["segmentation-0.onnx", "segmentation-1.onnx", "classification-0.onnx"]
+    source = next(each for each in bundle.spec.scores if each.name == "mean Jaccard index")
+    assert "mean of 2 networks" in source.measured_on
+    costs = {(each.task, each.score): each for each in bundle.spec.storage_costs}
+    assert costs["segmentation", "Jaccard"].difference.value == 0
+    # Measured again for the new crops, although the classifiers are the same.
+    assert any(line.startswith("classification, fp32 in fp32, fold 0") for line in lines)
+    again = build([known], given.tables, given.datasets, tmp_path / "again", report=print)
+    assert again.spec.storage_costs == known.spec.storage_costs
 
 
 def changed(bundle: Bundle, folder: Path, part: str, **values: Any) -> Bundle:

@@ -79,7 +79,7 @@ class LogitMap(NamedTuple):
 
 
 def oof_scores(
-    bundle: Bundle,
+    bundles: Bundle | Sequence[Bundle],
     sources: Sequence[tuple[str, Path, Path]],
     *,
     out: Path | None = None,
@@ -87,10 +87,10 @@ def oof_scores(
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Compare a segmentation bundle's masks with ground truth, at the ground truth's size.
+    """Compare predicted masks with ground truth, at the ground truth's size.
 
     Args:
-        bundle: The bundle.
+        bundles: A segmentation bundle, or an ensemble.
         sources: Ids, image files and ground truth mask files.
         out: Folder for the predicted masks at the images' sizes; None: do not write them.
         threads: Threads for the engine and for decoding.
@@ -104,7 +104,7 @@ def oof_scores(
     Raises:
         BundleError: The network's output for an image is invalid.
     """
-    segmenter = Segmenter(bundle, threads=threads, precision=precision)
+    segmenter = Segmenter(bundles, threads=threads, precision=precision)
     files = {image_id: (path, truth) for image_id, path, truth in sources}
     contours: dict[str, MaskComparison] = {}
 

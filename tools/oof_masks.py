@@ -1,0 +1,79 @@
+"""Write the out-of-fold table of lesion masks that several networks of each fold give together.
+
+    python tools/oof_masks.py DATA --folds FOLDS.csv --bundles 'a/fold-{}' 'b/fold-{}' --out TABLE
+
+``{}`` in the path of a bundle stands for the fold. Each image is segmented by the bundles of the
+fold that held out its lesion, as they are stored, computed in 32 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from naevus.bundles.bundle import Bundle
+from naevus.datasets.folds import Folds
+from naevus.datasets.layouts import load
+from naevus.errors import NaevusError
+from naevus.evaluation.segmentation import SegmentationEvaluation
+from naevus.inference.out_of_fold import oof_scores
+from naevus.io.files import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the table, and print its scores fold by fold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--folds", type=Path, required=True)
+    parser.add_argument("--bundles", nargs="+", required=True, metavar="BUNDLE")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        table = oof_masks(options.data, Folds.read(options.folds), options.bundles)
+        with atomic(options.out) as temporary:
+            table.to_parquet(temporary, index=False, compression="zstd")
+    except NaevusError as error:
+        sys.exit(f"error: {error}")
+
+
+def oof_masks(data: Path, folds: Folds, places: Sequence[str]) -> pd.DataFrame:
+    """Return the table, sorted by image id.
+
+    Raises:
+        NaevusError: A bundle, an image or a mask is missing or unusable, or a bundle did not hold
+            out its fold.
+    """
+    files = {
+        each.image_id: (each.image_id, each.path, each.mask_path)
+        for each in load(data).rows()
+        if each.path is not None and each.mask_path is not None
+    }
+    groups = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
+    tables = []
+    for fold in range(folds.k):
+        bundles = [Bundle.read(Path(place.format(fold))) for place in places]
+        for bundle in bundles:
+            if any(member.folds != (fold,) for member in bundle.segmenter.members):
+                raise NaevusError(f"{bundle.folder} did not hold out fold {fold}", "name another")
+        ids = sorted(files.keys() & folds.held_out(fold))
+        table = oof_scores(bundles, [files[image_id] for image_id in ids])
+        table["group_id"], table["fold"] = table["image_id"].map(groups), fold
+        scores = SegmentationEvaluation.of(table).metrics
+        print(
+            f"fold {fold}: {len(table):,} images, mean Jaccard index {scores['jaccard']}, "
+            f"thresholded {scores['thresholded_jaccard']}",
+            flush=True,
+        )
+        tables.append(table)
+    return pd.concat(tables).sort_values("image_id", ignore_index=True)
+
+
+if __name__ == "__main__":
+    main()
