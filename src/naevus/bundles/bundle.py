@@ -10,7 +10,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -442,6 +442,9 @@ def _own_files(folder: Path) -> set[str]:
 BUILTIN = Path(__file__).with_name("builtin")
 """The folder of the built-in bundle."""
 
+BUILT_IN: Final = "built-in"
+"""Stands for the built-in bundle where bundles are named."""
+
 
 def builtin() -> Path:
     """Return the folder of the built-in bundle.
@@ -457,21 +460,39 @@ def builtin() -> Path:
     return BUILTIN
 
 
+def is_built_in(path: Path) -> bool:
+    """Return whether a path is the name of the built-in bundle.
+
+    Raises:
+        BundleError: A file or folder here has that name, too.
+    """
+    if str(path) != BUILT_IN:
+        return False
+    if path.exists():
+        raise BundleError(
+            f"{BUILT_IN} means the built-in bundle, and a folder here has that name",
+            "name the folder by its whole path, or rename it",
+        )
+    return True
+
+
 def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
     """Read bundles; a run folder gives the bundles of all its finished folds.
 
     Args:
-        paths: Bundle folders, ``.naevus`` files, or run folders.
+        paths: Bundle folders, ``.naevus`` files, run folders, or `BUILT_IN`.
 
     Raises:
-        BundleError: A path is neither a bundle nor a run with finished folds, or is given twice.
+        BundleError: A path is neither a bundle nor a run with finished folds, is given twice, or
+            is both the built-in bundle's name and a folder's.
         NaevusError: A ``.naevus`` file cannot be unpacked into the cache.
     """
     found: list[Bundle] = []
     seen: set[Path] = set()
-    for path in map(Path, paths):
+    for name in paths:
+        path = builtin() if is_built_in(name) else name
         if path.resolve() in seen:
-            raise BundleError(f"{path}: given twice", "name each bundle once")
+            raise BundleError(f"{name}: given twice", "name each bundle once")
         seen.add(path.resolve())
         if path.is_file() or (path / MANIFEST).exists():
             found.append(Bundle.read(path))
@@ -480,8 +501,8 @@ def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
         if not inside:
             neither = f": neither a bundle (no {MANIFEST}) nor a run with finished folds"
             remedy = (
-                f"name a bundle folder, a {SUFFIX} file, or a run folder in which `naevus train` "
-                "has finished a fold"
+                f"name a bundle folder, a {SUFFIX} file, {BUILT_IN}, or a run folder in which "
+                "`naevus train` has finished a fold"
             )
             for before in runs_before(path)[-1:]:
                 remedy = f"name {before}, the run before it was extended"

@@ -186,7 +186,7 @@ Bundles = Annotated[
     typer.Option(
         "--bundle",
         help="A bundle, a .naevus file, or a run (all its folds); may be repeated to add another "
-        "task or to average networks. By default the built-in bundle.",
+        "task or to average networks. By default `built-in`.",
         show_default=False,
         rich_help_panel=NETWORKS,
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from naevus.bundles.bundle import SUFFIX, Bundle, builtin
+from naevus.bundles.bundle import BUILT_IN, SUFFIX, Bundle, builtin, is_built_in
 from naevus.bundles.spec import MANIFEST
 from naevus.errors import RunError
 from naevus.runs.run import WEIGHTS, Run
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from naevus.bundles.spec import Member, TrainingData
     from naevus.datasets.folds import Folds
     from naevus.runs.recipe import Recipe
-
-BUILT_IN: Final = "built-in"
-"""Stands for the built-in bundle."""
 
 FOLD: Final = "{fold}"
 """Stands for the number of a fold in the path of its bundle."""
@@ -101,14 +98,12 @@ def open_start(name: str | Path) -> Start:
             may contain `FOLD`.
 
     Raises:
-        RunError: It is neither, or `BUILT_IN` is a folder here, too.
+        BundleError: `BUILT_IN` is a folder here, too.
+        RunError: It is neither.
     """
     path = Path(name)
-    if str(path) == BUILT_IN and path.exists():
-        raise RunError(
-            f"{BUILT_IN} means the built-in bundle, and a folder here has that name",
-            "name the folder by its whole path, or rename it",
-        )
+    if is_built_in(path):
+        return BundleStart(BUILT_IN)
     if (path / "run.toml").exists():
         return Run.open(path)
     if is_bundle_name(path) or (path / MANIFEST).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import tracemalloc
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from naevus.bundles.bundle import (
     Bundle,
     Limits,
     archives_folder,
+    builtin,
     find_bundles,
     pack,
     unpacked,
@@ -25,7 +27,6 @@ from tests.helpers.onnx_graphs import classification_bundle, segmentation_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +219,20 @@ def test_a_failed_replacement_keeps_the_old_bundle(bundle: Bundle, tmp_path: Pat
     with pytest.raises(FileNotFoundError):
         put_folder(tmp_path / "absent", bundle.folder, tmp_path / "old")
     assert Bundle.read(bundle.folder) == bundle
+
+
+def test_the_built_in_bundle_has_a_name(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = bundle.folder.resolve()
+    found = find_bundles([own, Path("built-in")])
+    assert [each.folder for each in found] == [own, builtin()]
+    with pytest.raises(BundleError, match="built-in: given twice"):
+        find_bundles([builtin(), Path("built-in")])
+    (tmp_path / "built-in").mkdir()
+    with pytest.raises(BundleError, match="a folder here has that name"):
+        find_bundles([Path("built-in")])
 
 
 def test_a_bundle_given_twice_is_refused(bundle: Bundle) -> None:

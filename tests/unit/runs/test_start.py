@@ -11,7 +11,7 @@ import pytest
 
 from naevus.bundles.bundle import Bundle, builtin
 from naevus.datasets.folds import Folds
-from naevus.errors import NaevusError, RunError
+from naevus.errors import BundleError, NaevusError, RunError
 from naevus.runs.recipe import Recipe, load_recipe
 from naevus.runs.start import BundleStart, check_start, noted, open_start
 from tests.helpers import ROOT
@@ -46,7 +46,7 @@ def test_a_folder_with_the_name_of_the_built_in_bundle_is_not_guessed_about(
 ) -> None:
     shutil.copytree(builtin(), tmp_path / "built-in")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="a folder here has that name"):
+    with pytest.raises(BundleError, match="a folder here has that name"):
         open_start("built-in")
     assert isinstance(open_start(tmp_path / "built-in"), BundleStart)
 
