@@ -64,6 +64,7 @@ CHECKED: Final = 100
 """Number of held-out images to predict again where costs of storage were measured before."""
 CLOSE: Final = 0.9
 """Fraction of held-out images that a classifier must decide as in its table."""
+_ORDER: Final[tuple[Task, ...]] = get_args(Task)
 _PARTS: Final[dict[Task, str]] = {
     "segmentation": "segmenter",
     "classification": "classifier",
@@ -198,6 +199,8 @@ def build(
             if not measured:
                 manifest["storage_costs"] += costs
                 manifest["recommended"].append(choose(costs, part.task, storage=costs[0].storage))
+        for entry in ("storage_costs", "recommended"):
+            manifest[entry].sort(key=lambda each: _ORDER.index(each.task))
         sampled = sampled_networks(BundleSpec.model_validate(manifest), draft)
         add(manifest, sample_entry(sampled, folder / SAMPLE_FILE))
         files[SAMPLE_FILE] = folder / SAMPLE_FILE
@@ -232,7 +235,7 @@ def parts_of(bundles: Sequence[Bundle], tables: Sequence[Table]) -> list[Part]:
                 f"{bundle.folder}: has a network for two tasks", "join networks for one task each"
             )
     parts = []
-    for task in get_args(Task):
+    for task in _ORDER:
         able = [each for each in bundles if task in each.spec.tasks]
         given = [table for table in tables if table.task == task]
         if not able:
@@ -327,6 +330,7 @@ def joined(
     files: dict[str, Path] = {}
     specs = [bundle.spec for bundle in bundles]
     learnt_from = list(dict.fromkeys(data for spec in specs for data in spec.training_data))
+    learnt_from.sort(key=lambda each: _ORDER.index(each.task))
     manifest: dict[str, Any] = {
         "training_data": learnt_from,
         "licence": licence(learnt_from),
@@ -415,7 +419,7 @@ def figures(part: Part, datasets: Sequence[Dataset]) -> dict[str, Any]:
 
 
 def mask_scores(table: pd.DataFrame, networks: int, datasets: Sequence[Dataset]) -> list[ScoreSpec]:
-    """Return the scores of lesion masks by part of the data, each outlined in its own way."""
+    """Return the scores of lesion masks by part of the data, each segmented by its own experts."""
     rows = pd.concat([each.table[["image_id", "part"]] for each in datasets])
     parts = rows.drop_duplicates("image_id").set_index("image_id")["part"]
     source = OF_RECIPE + f", mean of {networks} networks (one per run)" * (networks > 1)

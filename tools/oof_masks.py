@@ -1,9 +1,10 @@
 """Write the out-of-fold table of lesion masks that several networks of each fold give together.
 
-    python tools/oof_masks.py DATA --folds FOLDS.csv --bundles 'a/fold-{}' 'b/fold-{}' --out TABLE
+    python tools/oof_masks.py DATA --folds FOLDS... --bundles 'a/fold-{}' 'b/fold-{}' --out TABLE
 
-``{}`` in the path of a bundle stands for the fold. Each image is segmented by the bundles of the
-fold that held out its lesion, as they are stored, computed in 32 bits.
+Folds of several parts are joined. ``{}`` in the path of a bundle stands for the fold. Each image is
+segmented by the bundles of the fold that held out its lesion, as they are stored, computed in 32
+bits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from naevus.bundles.bundle import Bundle
-from naevus.datasets.folds import Folds
+from naevus.datasets.folds import Folds, join_folds
 from naevus.datasets.layouts import load
 from naevus.errors import NaevusError
 from naevus.evaluation.segmentation import SegmentationEvaluation
@@ -24,27 +25,32 @@ from naevus.inference.out_of_fold import oof_scores
 from naevus.io.files import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table, and print its scores fold by fold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--folds", type=Path, required=True)
+    parser.add_argument("--folds", type=Path, nargs="+", required=True)
     parser.add_argument("--bundles", nargs="+", required=True, metavar="BUNDLE")
+    parser.add_argument("--fold", type=int, nargs="+", help="only these folds")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        table = oof_masks(options.data, Folds.read(options.folds), options.bundles)
+        folds = join_folds([Folds.read(path) for path in options.folds])
+        chosen = options.fold or range(folds.k)
+        table = oof_masks(options.data, folds, options.bundles, chosen)
         with atomic(options.out) as temporary:
             table.to_parquet(temporary, index=False, compression="zstd")
     except NaevusError as error:
         sys.exit(f"error: {error}")
 
 
-def oof_masks(data: Path, folds: Folds, places: Sequence[str]) -> pd.DataFrame:
-    """Return the table, sorted by image id.
+def oof_masks(
+    data: Path, folds: Folds, places: Sequence[str], chosen: Iterable[int]
+) -> pd.DataFrame:
+    """Return the table of the chosen folds, sorted by image id.
 
     Raises:
         NaevusError: A bundle, an image or a mask is missing or unusable, or a bundle did not hold
@@ -57,7 +63,7 @@ def oof_masks(data: Path, folds: Folds, places: Sequence[str]) -> pd.DataFrame:
     }
     groups = dict(zip(folds.table["image_id"], folds.table["group_id"], strict=True))
     tables = []
-    for fold in range(folds.k):
+    for fold in chosen:
         bundles = [Bundle.read(Path(place.format(fold))) for place in places]
         for bundle in bundles:
             if any(member.folds != (fold,) for member in bundle.segmenter.members):

@@ -309,7 +309,7 @@ def split(
 
     if join:
         _refuse_beside_join(context)
-    else:
+    elif k > 1:
         require("evaluate", "making folds")
     named = load(data, taxonomy=None if taxonomy == "auto" else taxonomy).split("train")
     report_types(named, image_type, reporter)
