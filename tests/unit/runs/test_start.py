@@ -19,7 +19,7 @@ from tests.helpers import ROOT
 RECIPE = load_recipe(ROOT / "recipes" / "segmentation.toml")
 FOLDS = Folds.read(ROOT / "results" / "folds" / "isic2018-task1.csv")
 START = open_start("built-in")
-DATA = str(Bundle.read(builtin()).spec.provenance["segmentation data"])
+DATA = str(Bundle.read(builtin()).spec.provenance["segmentation data"]).split(", ")
 ELSEWHERE = {"fingerprint": "0" * 64}
 
 
@@ -61,15 +61,16 @@ def test_each_fold_can_have_a_bundle_of_its_own() -> None:
 
 
 def test_other_data_are_named() -> None:
-    learnt = "built-in has learnt from ISIC 2018 Task 1"
+    learnt = "built-in has learnt from ISIC 2018 Task 1 and HAM10000"
     assert check_start(START, RECIPE, FOLDS, 3, ELSEWHERE) == learnt
     recipe = load_recipe(ROOT / "recipes" / "classification.toml")
     learnt = "built-in has learnt from HAM10000 and ISIC 2018 Task 1"
     assert check_start(START, recipe, FOLDS, 3, ELSEWHERE) == learnt
 
 
-def test_the_same_data_need_the_same_folds() -> None:
-    inputs = {"fingerprint": DATA}
+@pytest.mark.parametrize("data", DATA)
+def test_the_same_data_need_the_same_folds(data: str) -> None:
+    inputs = {"fingerprint": data}
     assert check_start(START, RECIPE, FOLDS, 0, inputs) is None
     with pytest.raises(RunError, match="not with fold 1 of these folds held out"):
         check_start(START, RECIPE, FOLDS, 1, inputs)
