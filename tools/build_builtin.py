@@ -44,8 +44,13 @@ from naevus.inference.ensemble import check_together
 from naevus.inference.out_of_fold import copies_for, oof_attributes, oof_logits, oof_scores
 from naevus.inference.segmenter import Segmenter
 from naevus.io.formats import read_parquet
-from naevus.runs.evidence import RECIPE as OF_RECIPE
-from naevus.runs.evidence import Composition, attributes_figures, ensemble_entry, segmentation
+from naevus.runs.evidence import (
+    Composition,
+    attributes_figures,
+    ensemble_entry,
+    recipes_of,
+    segmentation,
+)
 from naevus.runs.manifest import add, licence
 from naevus.taxonomy import ATTRIBUTES
 from naevus.training.onnx_graph import SampledNetwork, sample_entry
@@ -422,7 +427,7 @@ def mask_scores(table: pd.DataFrame, networks: int, datasets: Sequence[Dataset])
     """Return the scores of lesion masks by part of the data, each segmented by its own experts."""
     rows = pd.concat([each.table[["image_id", "part"]] for each in datasets])
     parts = rows.drop_duplicates("image_id").set_index("image_id")["part"]
-    source = OF_RECIPE + f", mean of {networks} networks (one per run)" * (networks > 1)
+    source = recipes_of(networks)
     each_part = table["image_id"].map(parts)
     several = len(set(each_part)) > 1
     return [

@@ -52,9 +52,10 @@ def oof_masks(
 ) -> pd.DataFrame:
     """Return the table of the chosen folds, sorted by image id.
 
+    Images without a mask, and unreadable ones, have no row.
+
     Raises:
-        NaevusError: A bundle, an image or a mask is missing or unusable, or a bundle did not hold
-            out its fold.
+        NaevusError: A bundle is missing or unusable, or did not hold out its fold.
     """
     files = {
         each.image_id: (each.image_id, each.path, each.mask_path)

@@ -489,7 +489,7 @@ def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
     """
     found: list[Bundle] = []
     seen: set[Path] = set()
-    for name in paths:
+    for name in map(Path, paths):
         path = builtin() if is_built_in(name) else name
         if path.resolve() in seen:
             raise BundleError(f"{name}: given twice", "name each bundle once")

@@ -306,6 +306,11 @@ RECIPE = "out-of-fold predictions of the recipe"
 TASK_MEMBERS = "predictions of exactly these members for images that none of them was trained on"
 
 
+def recipes_of(count: int) -> str:
+    """Return the source of scores of ``count`` networks together, one per run."""
+    return RECIPE + f", mean of {count} networks (one per run)" * (count > 1)
+
+
 class Composition(NamedTuple):
     """The networks of a bundle for one task.
 
@@ -448,10 +453,8 @@ def ensemble_entry(
         NaevusError: SciPy or scikit-learn is not installed.
     """
     table = combined(tables, taxonomy_of(tables[0]), names, allow_missing=allow_missing)
-    several = len(tables) > 1
-    source = RECIPE + f", mean of {len(tables)} networks (one per run)" * several
     on = f"out-of-fold predictions: {_basis(table, len(tables), composition, unit)}"
-    return _classification_entry(table, source, on, records, unit)
+    return _classification_entry(table, recipes_of(len(tables)), on, records, unit)
 
 
 def _classification_entry(
