@@ -23,6 +23,7 @@ from naevus.errors import NaevusError
 from naevus.evaluation.segmentation import SegmentationEvaluation
 from naevus.inference.out_of_fold import oof_scores
 from naevus.io.files import atomic
+from naevus.io.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,7 +53,7 @@ def oof_masks(
 ) -> pd.DataFrame:
     """Return the table of the chosen folds, sorted by image id.
 
-    Images without a mask, and unreadable ones, have no row.
+    Images without a mask, and unreadable ones, have no row; their numbers are printed.
 
     Raises:
         NaevusError: A bundle is missing or unusable, or did not hold out its fold.
@@ -69,8 +70,15 @@ def oof_masks(
         for bundle in bundles:
             if any(member.folds != (fold,) for member in bundle.segmenter.members):
                 raise NaevusError(f"{bundle.folder} did not hold out fold {fold}", "name another")
-        ids = sorted(files.keys() & folds.held_out(fold))
+        held_out = folds.held_out(fold)
+        ids = sorted(files.keys() & held_out)
         table = oof_scores(bundles, [files[image_id] for image_id in ids])
+        for count, why in (
+            (len(held_out) - len(ids), "without file or mask"),
+            (len(ids) - len(table), "unreadable"),
+        ):
+            if count:
+                print(f"fold {fold}: {counted(count, 'image')} left out, {why}", flush=True)
         table["group_id"], table["fold"] = table["image_id"].map(groups), fold
         scores = SegmentationEvaluation.of(table).metrics
         print(

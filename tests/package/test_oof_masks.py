@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,3 +55,32 @@ def test_each_image_is_segmented_by_the_networks_that_held_it_out(
     with pytest.raises(SystemExit, match="did not hold out fold 0"):
         oof_masks.main([*rest, str(tmp_path / "a-1"), "--out", str(tmp_path / "no.parquet")])
     assert not (tmp_path / "no.parquet").exists()
+
+
+def test_images_that_are_left_out_are_counted(
+    synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(synthetic, data)
+    folds = make_folds(load(data), k=2, seed=1)
+    folds.write(tmp_path / "folds.csv")
+    rows = [each for each in load(data).rows() if each.image_id in folds.held_out(0)]
+    (no_mask, cut), whole = rows[:2], rows[2:]
+    assert no_mask.mask_path is not None
+    no_mask.mask_path.unlink()
+    assert cut.path is not None
+    cut.path.write_bytes(cut.path.read_bytes()[:100])
+    made = segmentation_bundle(tmp_path / "any")
+    spec: dict[str, Any] = made.spec.model_dump()
+    spec["segmenter"]["members"][0]["folds"] = (0,)
+    files = {each.file: made.member_path(each) for each in made.spec.members}
+    write_bundle(tmp_path / "fold-0", BundleSpec(**spec), files)
+    out = tmp_path / "t.parquet"
+    rest = [str(data), "--folds", str(tmp_path / "folds.csv"), "--fold", "0", "--out", str(out)]
+    oof_masks.main([*rest, "--bundles", str(tmp_path / "fold-{}")])
+    assert set(pd.read_parquet(out)["image_id"]) == {each.image_id for each in whole}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "fold 0: 1 image left out, without file or mask",
+        "fold 0: 1 image left out, unreadable",
+    ]
