@@ -30,7 +30,7 @@ from naevus import __version__
 from naevus.bundles.bundle import BUILTIN, Bundle, write_bundle
 from naevus.bundles.ood import OOD_FILE, ood_statistics_of, write_ood_statistics
 from naevus.bundles.sample import SAMPLE_FILE
-from naevus.bundles.spec import BundleSpec
+from naevus.bundles.spec import BundleSpec, ClassifierMember
 from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.errors import BundleError, DataError, NaevusError
@@ -77,7 +77,7 @@ _PARTS: Final[dict[Task, str]] = {
 }
 _INPUTS: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("colour_constancy",),
-    "classification": ("crop_mode", "crop_margin", "colour_constancy"),
+    "classification": ("crop_margin", "colour_constancy"),
     "attributes": ("colour_constancy",),
 }
 _FITTED: Final[dict[Task, tuple[str, ...]]] = {
@@ -256,14 +256,20 @@ def parts_of(bundles: Sequence[Bundle], tables: Sequence[Table]) -> list[Part]:
 
 
 def _check_inputs(bundles: Sequence[Bundle], task: Task) -> None:
-    first, *others = (getattr(each.spec, _PARTS[task]) for each in bundles)
-    for bundle, other in zip(bundles[1:], others, strict=True):
-        for name in _INPUTS[task]:
+    for name in _INPUTS[task]:
+        concerned = _cropping(bundles) if name == "crop_margin" else bundles
+        for bundle in concerned[1:]:
+            first, other = (getattr(each.spec, _PARTS[task]) for each in (concerned[0], bundle))
             if getattr(first, name) != getattr(other, name):
                 raise BundleError(
-                    f"{bundles[0].folder} and {bundle.folder} differ in {name}",
+                    f"{concerned[0].folder} and {bundle.folder} differ in {name}",
                     "join networks with the same preprocessing",
                 )
+
+
+def _cropping(bundles: Sequence[Bundle]) -> list[Bundle]:
+    """Return the bundles whose classifier takes crops around the lesion."""
+    return [each for each in bundles if each.classifier.crop_modes != ("full",)]
 
 
 def _fold_of(bundles: Sequence[Bundle], task: Task) -> int:
@@ -346,12 +352,17 @@ def joined(
         "recommended": [],
     }
     for part in parts:
-        entry = getattr(part.bundles[0].spec, _PARTS[part.task]).model_dump()
+        leading = part.bundles[0]
+        if part.task == "classification":
+            leading = next(iter(_cropping(part.bundles)), leading)
+        entry = getattr(leading.spec, _PARTS[part.task]).model_dump()
         members = []
         for number, (bundle, member) in enumerate(part.members):
             name = f"{part.task}-{number}.onnx"
             files[name] = bundle.member_path(member)
-            members.append(member.model_dump() | {"file": name})
+            members.append(
+                member.model_dump() | {"file": name, **_own_input(bundle, member, entry)}
+            )
         kept = {name: entry[name] for name in entry if name not in _FITTED[part.task]}
         manifest[_PARTS[part.task]] = {**kept, "members": members}
         if _as_measured(part, parts):
@@ -369,6 +380,14 @@ def joined(
             files[OOD_FILE] = place
             manifest["classifier"]["ood"] = OOD_FILE
     return manifest, files
+
+
+def _own_input(bundle: Bundle, member: Member, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a classifier's crop mode, if it is not that of the whole ensemble."""
+    if not isinstance(member, ClassifierMember):
+        return {}
+    mode = bundle.classifier.mode_of(member)
+    return {"crop_mode": None if mode == entry["crop_mode"] else mode}
 
 
 def _as_measured(part: Part, parts: Sequence[Part]) -> bool:
@@ -571,7 +590,13 @@ def classified(
     tables = []
     for number, member in enumerate(draft.classifier.members):
         alone = draft.classifier.model_copy(
-            update={"members": (member,), "ood": None, "patient": None, "conformal": None}
+            update={
+                "members": (member.model_copy(update={"crop_mode": None}),),
+                "crop_mode": draft.classifier.mode_of(member),
+                "ood": None,
+                "patient": None,
+                "conformal": None,
+            }
         )
         one = write_bundle(
             folder / f"{precision}-{number}",

@@ -19,6 +19,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import naevus
 from naevus.bundles.bundle import Bundle
 from naevus.bundles.ood import OOD_FILE, ood_statistics_of
 from naevus.bundles.spec import ConformalSpec
@@ -99,7 +100,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, synthetic: Path) -> dict[str,
             folder / "cropped",
             "classification",
             synthetic,
+            (0, 2),
             data={"parts": ["task3"], "crop_mode": "crop"},
+        ),
+        "blanked": finished_run(
+            folder / "blanked",
+            "classification",
+            synthetic,
+            data={"parts": ["task3"], "crop_mode": "blank", "crop_margin": 0.3},
         ),
         "unfinished": finished_run(folder / "unfinished", "classification", synthetic, ()),
     }
@@ -451,12 +459,35 @@ def test_the_limits_of_agreement_are_enforced() -> None:
                 require(agreement, "one fold")
 
 
+def test_classifiers_that_see_images_differently_share_a_bundle(
+    runs: dict[str, Run], tmp_path: Path
+) -> None:
+    def export(*names: str) -> Bundle:
+        place = tmp_path / "-".join(names)
+        named = [runs[name] for name in names]
+        return export_runs(named, place, replace(FEW, folds=(0,)), ExportCallbacks(lambda _: None))
+
+    joined = export("answers", "cropped", "contours")
+    assert joined.classifier.crop_mode == "crop"
+    assert [each.crop_mode for each in joined.classifier.members] == ["full", None]
+    card = (joined.folder / "MODEL_CARD.md").read_text()
+    assert (
+        "Input of the classifier: the centre square (`full`) for `classification-0.onnx`; a square "
+        "around the lesion (`crop`) for `classification-1.onnx`."
+    ) in card
+    apart = [export("answers").folder, export("cropped", "contours").folder]
+    image = np.random.default_rng(3).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    whole, both = (naevus.load(place, threads=1)(image) for place in (joined.folder, apart))
+    assert whole.members == pytest.approx(both.members, abs=1e-6)
+    assert whole.crop_mode == both.crop_mode
+
+
 @pytest.mark.parametrize(
     ("named", "options", "output"),
     [
         (["unfinished"], FEW, "no fold is finished"),
         (["answers"], replace(FEW, folds=(1,)), "fold 1 is not finished"),
-        (["answers", "cropped"], FEW, r"differ in data\.crop_mode"),
+        (["cropped", "answers", "blanked"], FEW, r"differ in data\.crop_margin"),
         (["contours"], replace(FEW, average=True), "averaging needs two or more"),
     ],
 )

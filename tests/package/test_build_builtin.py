@@ -17,7 +17,7 @@ from naevus.bundles.spec import BundleSpec
 from naevus.datasets.layouts import load
 from naevus.errors import NaevusError
 from naevus.evaluation.ood import OODStatistics
-from naevus.inference.out_of_fold import oof_attributes, oof_scores
+from naevus.inference.out_of_fold import copies_for, oof_attributes, oof_scores
 from tests.helpers.attribute_images import write_task2
 from tests.helpers.finished_runs import finished_run
 from tests.helpers.onnx_graphs import (
@@ -241,6 +241,34 @@ def _two_tasks(given: Given, folder: Path) -> Given:
 
 def _no_images(given: Given, _: Path) -> Given:
     return given._replace(datasets=given.datasets[1:])
+
+
+def test_a_classifier_of_whole_images_keeps_its_input(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = classification_bundle(
+        tmp_path / "whole", crop_mode="full", crop_margin=0.3, explained=True, seeds=(2,)
+    )
+    bundles = [held_out(whole, tmp_path), *given.bundles[:3]]
+    classifying = [bundles[0], *bundles[2:]]
+    parts = [Part("segmentation", [bundles[1]], given.tables[:1], 0)]
+    tables = [given.tables[1], *given.tables[1:3]]
+    parts.append(Part("classification", classifying, tables, 0))
+    manifest, files = build_builtin.joined(bundles, parts, tmp_path)
+    draft = write_bundle(tmp_path / "draft", BundleSpec.model_validate(manifest), files)
+    assert (draft.classifier.crop_mode, draft.classifier.crop_margin) == ("crop", 0.15)
+    assert [each.crop_mode for each in draft.classifier.members] == ["full", None, None]
+    seen = []
+
+    def copies(bundle: Bundle, *rest: Any) -> Any:
+        seen.append(bundle.classifier.crop_modes)
+        return copies_for(bundle, *rest)
+
+    monkeypatch.setattr(build_builtin, "copies_for", copies)
+    rows = [each for each in given.datasets[0].rows() if each.diagnosis][:4]
+    (tmp_path / "check").mkdir()
+    build_builtin.classified(parts[1], draft, rows, tmp_path / "check", "fp32")
+    assert seen == [("full",), ("crop",), ("crop",)]
 
 
 @pytest.mark.parametrize(

@@ -352,9 +352,22 @@ def _scores(spec: BundleSpec) -> list[str]:
     return [lines, "", *scores_table(spec.scores)]
 
 
+def _input(classifier: ClassifierSpec) -> str:
+    """Return a sentence about the classifier's input, by network if they differ."""
+    described = {mode: f"{_INPUTS[mode]} (`{mode}`)" for mode in classifier.crop_modes}
+    if len(described) == 1:
+        return f"Input of the classifier: {described[classifier.crop_modes[0]]}."
+    files = {
+        mode: [f"`{each.file}`" for each in classifier.members if classifier.mode_of(each) == mode]
+        for mode in described
+    }
+    parts = [f"{described[mode]} for {', '.join(files[mode])}" for mode in described]
+    return f"Input of the classifier: {'; '.join(parts)}."
+
+
 def _probabilities(classifier: ClassifierSpec, unit: Unit) -> list[str]:
     lines = [
-        f"Input of the classifier: {_INPUTS[classifier.crop_mode]} (`{classifier.crop_mode}`).",
+        _input(classifier),
         "",
         _KINDS,
         "",

@@ -65,12 +65,14 @@ class ClassifierMember(Member):
     Attributes:
         class_weights: w_c, the relative weight of each class in the training loss.
         class_priors: π_c, the fraction of each class in the training data; they sum to 1.
+        crop_mode: The network's input, if it differs from the classifier's.
         cam_offset: The measured shift of a structure from its place in the activation map, in
             cells downwards and to the right (`inference.cam`).
     """
 
     class_weights: tuple[Positive, ...]
     class_priors: tuple[Fraction, ...]
+    crop_mode: CropMode | None = None
     cam_offset: tuple[Cells, Cells] = (0.0, 0.0)
 
 
@@ -164,7 +166,7 @@ class ClassifierSpec(Section):
         members: The networks; their logits are averaged.
         classes: The class codes in the order of the logits.
         taxonomy: The name of the set of diagnoses, if it is a known one.
-        crop_mode: The input of the networks (``images.preprocess``).
+        crop_mode: The input of the networks (``images.preprocess``), unless a member has its own.
         crop_margin: The margin around the lesion's box, as a fraction of its longer side.
         colour_constancy: Whether shades of grey is applied to the input.
         temperature: The divisor of the natural logits.
@@ -220,6 +222,15 @@ class ClassifierSpec(Section):
         if self.patient is not None and self.patient.classes != self.classes:
             raise ValueError("the patient's data must have the same classes, in order")
         return self
+
+    def mode_of(self, member: ClassifierMember) -> CropMode:
+        """Return the input of a member."""
+        return member.crop_mode or self.crop_mode
+
+    @property
+    def crop_modes(self) -> tuple[CropMode, ...]:
+        """The different inputs of the members, in order."""
+        return tuple(dict.fromkeys(map(self.mode_of, self.members)))
 
     @property
     def names(self) -> dict[str, str]:

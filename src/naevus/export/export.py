@@ -21,7 +21,7 @@ from naevus.export.graphs import (
     network_outputs,
     require,
 )
-from naevus.export.members import combine, cost_members, stored_entry
+from naevus.export.members import combine, cost_members, leading, stored_entry
 from naevus.export.ood import ood_entry
 from naevus.export.precision import Measuring, Variant, choose, measured, oof_predictions, variants
 from naevus.inference.cam import cam_offset
@@ -171,7 +171,7 @@ def export_runs(
             storage = options.storage or _recommended(costs)
             add(manifest, _evidence(part, graphs, storage, options))
             steps.one()
-            entries = []
+            entries, leader = [], leading(part.members)
             for number, each in enumerate(graphs):
                 name = f"{part.task}-{number}.onnx"
                 files[name] = folder / name
@@ -180,11 +180,13 @@ def export_runs(
                 checked = _make(each, files[name], pixels, storage)
                 callbacks.checked(checked)
                 require(checked.graph, checked.origin)
-                entries.append(stored_entry(each.member, name, storage, **_measured(each, pixels)))
+                entries.append(
+                    stored_entry(each.member, name, storage, leader, **_measured(each, pixels))
+                )
                 shipped.append(_sampled(each.member, files[name], storage, costs))
                 steps.one()
             classes = part.members[0].classes
-            given = task_entry(part.members[0].recipe, entries, classes)
+            given = task_entry(leader.recipe, entries, classes)
             if part.task == "attributes" and by_task["segmentation"]:
                 given.pop("segmenter", None)  # the segmentation networks segment the lesions
             add(manifest, given)

@@ -130,7 +130,11 @@ def _classification(run: Run, fold: int) -> TrainedMember:
 
 
 def stored_entry(
-    member: TrainedMember, file: str, storage: Storage, **measured: Any
+    member: TrainedMember,
+    file: str,
+    storage: Storage,
+    leader: TrainedMember | None = None,
+    **measured: Any,
 ) -> dict[str, Any]:
     """Return the manifest entry of a trained member.
 
@@ -138,13 +142,15 @@ def stored_entry(
         member: The network.
         file: Its graph in the bundle.
         storage: Number format of the graph's weights.
+        leader: The network whose input is that of the classifier (`leading`); None: this one.
         measured: Measurements on its fp32 graph.
     """
-    trained = (
-        {"class_weights": member.class_weights, "class_priors": member.class_priors}
-        if member.classes
-        else {}
-    )
+    trained: dict[str, Any] = {}
+    if member.classes:
+        trained = {"class_weights": member.class_weights, "class_priors": member.class_priors}
+        own = member.recipe.data.crop_mode
+        if leader is not None and own != leader.recipe.data.crop_mode:
+            trained["crop_mode"] = own
     return member_entry(member.recipe, file, member.folds, storage=storage, **trained, **measured)
 
 
@@ -263,7 +269,7 @@ ESTIMATED = 512
 """Number of images for the batch normalisation statistics of an average."""
 _ALIKE: Final[dict[Task, tuple[str, ...]]] = {
     "segmentation": ("colour_constancy",),
-    "classification": ("crop_mode", "crop_margin", "colour_constancy"),
+    "classification": ("crop_margin", "colour_constancy"),
     "attributes": ("colour_constancy", "lesion"),
 }
 
@@ -377,15 +383,29 @@ def _of_each_fold(members: Iterable[TrainedMember]) -> list[TrainedMember]:
     return list(chosen.values())
 
 
+def leading(members: Sequence[TrainedMember]) -> TrainedMember:
+    """Return the member whose recipe describes the task's input: the first one that crops, if any.
+
+    Classifiers may differ in their crop mode; `stored_entry` names the others' own.
+    """
+    return next((each for each in members if each.recipe.data.crop_mode != "full"), members[0])
+
+
 def _check_together(runs: Sequence[Run]) -> None:
-    for run in runs[1:]:
-        first = runs[0]
-        for name in _ALIKE[run.recipe.task]:
+    for name in _ALIKE[runs[0].recipe.task]:
+        # Only crops have a margin.
+        concerned = [
+            run for run in runs if name != "crop_margin" or run.recipe.data.crop_mode != "full"
+        ]
+        for run in concerned[1:]:
+            first = concerned[0]
             if getattr(first.recipe.data, name) != getattr(run.recipe.data, name):
                 raise RunError(
                     f"{first.folder} and {run.folder} differ in data.{name}",
                     "export runs with the same preprocessing",
                 )
+    for run in runs[1:]:
+        first = runs[0]
         # A run may have trained on further parts of the data, which no fold holds out.
         same_parts = (
             len(

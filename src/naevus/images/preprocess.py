@@ -396,12 +396,14 @@ class ClassifierInput(NamedTuple):
     Attributes:
         inputs: One input per input spec.
         boxes: For each input, its box in pixels of the decoded image, and that image's shape.
-        mode: The crop mode used.
+        mode: The crop mode used; if inputs differ, that of the first one that uses the mask.
+        crop: The input that the mode describes.
     """
 
     inputs: tuple[NDArray[np.uint8], ...]
     boxes: tuple[tuple[Box, tuple[int, int]], ...]
     mode: str
+    crop: NDArray[np.uint8]
 
 
 def decode_once(
@@ -476,13 +478,9 @@ def classifier_input(
         pixels = decoded[side]
         rendered.append(preprocess(pixels, mask, input_spec))
         boxes.append((rendered[-1].box, (pixels.shape[0], pixels.shape[1])))
-    # If members have different modes, report the one that uses the mask.
-    modes = [crop.mode for crop in rendered]
-    return ClassifierInput(
-        tuple(crop.pixels for crop in rendered),
-        tuple(boxes),
-        next((mode for mode in modes if mode != "full"), "full"),
-    )
+    shown = next((crop for crop in rendered if crop.mode != "full"), rendered[0])
+    inputs = tuple(crop.pixels for crop in rendered)
+    return ClassifierInput(inputs, tuple(boxes), shown.mode, shown.pixels)
 
 
 def checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

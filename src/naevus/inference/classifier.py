@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from naevus.bundles.bundle import Bundle
-    from naevus.bundles.spec import ClassifierMember, ClassifierSpec, Member
+    from naevus.bundles.spec import ClassifierMember, ClassifierSpec
     from naevus.inference.engines import EngineName, Outputs
     from naevus.inference.ensemble import Batches
     from naevus.types import TTA, Patient, Precision
@@ -407,10 +407,10 @@ def _corrected(member: ClassifierMember, spec: ClassifierSpec) -> ClassifierMemb
     return member.model_copy(update={"class_weights": tuple(weights.tolist())})
 
 
-def _cropped(bundle: Bundle, member: Member) -> InputSpec:
+def _cropped(bundle: Bundle, member: ClassifierMember) -> InputSpec:
     spec = bundle.classifier
     return InputSpec(
-        spec.crop_mode,
+        spec.mode_of(member),
         member.input_size,
         margin=spec.crop_margin,
         colour_constancy=spec.colour_constancy,

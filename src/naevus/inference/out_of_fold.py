@@ -9,7 +9,7 @@ import pandas as pd
 
 from naevus.bundles.bundle import Bundle
 from naevus.datasets.sources import DecodedImages, find_images, mask_file
-from naevus.errors import DataError, ImageError
+from naevus.errors import ConfigError, DataError, ImageError
 from naevus.evaluation.attributes import attribute_row
 from naevus.evaluation.mask_metrics import MaskComparison, mask_table
 from naevus.images.geometry import resize
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from naevus.datasets.sources import ImagesById
     from naevus.io.progress import Reporter
     from naevus.runs.run import Run
-    from naevus.types import TTA, Precision
+    from naevus.types import TTA, CropMode, Precision
 
 
 # Inputs of a bundle, decoded on demand.
@@ -48,10 +48,13 @@ def copies_for(
         bundle: The bundle, which sets the crop mode.
         files: Image file of each id.
         masks: Mask file for the crop of each id, if there is one.
+
+    Raises:
+        ConfigError: Its networks differ in their crop mode.
     """
     spec = bundle.classifier
     input_spec = InputSpec(
-        spec.crop_mode,
+        _one_mode(bundle),
         max(member.input_size for member in spec.members),
         margin=spec.crop_margin,
         colour_constancy=spec.colour_constancy,
@@ -61,6 +64,16 @@ def copies_for(
         for image_id, path in files.items()
     ]
     return DecodedImages(sources, input_spec)
+
+
+def _one_mode(bundle: Bundle) -> CropMode:
+    modes = bundle.classifier.crop_modes
+    if len(modes) > 1:
+        raise ConfigError(
+            f"{bundle.folder}: its networks differ in their input ({', '.join(modes)})",
+            "predict images with one network at a time",
+        )
+    return modes[0]
 
 
 class LogitMap(NamedTuple):
@@ -182,7 +195,7 @@ def oof_logits(
 
     Args:
         bundle: The bundle.
-        images: Cached inputs by id, in the bundle's crop mode, of any size.
+        images: Cached inputs by id, in the crop mode of all the bundle's networks, of any size.
         ids: The images to predict.
         tta: The TTA mode.
         threads: Threads for the engine.
@@ -194,7 +207,9 @@ def oof_logits(
 
     Raises:
         BundleError: The network's output for an image is invalid.
+        ConfigError: The bundle's networks differ in their crop mode.
     """
+    _one_mode(bundle)
     classifier = Classifier(bundle, tta=tta, threads=threads, precision=precision)
     ordered = sorted(ids)
     found = np.empty((len(ordered), len(classifier.classes)), np.float32)

@@ -253,7 +253,7 @@ class Pipeline:
         if self.folder is None:
             return
         if cut is not None and self.prediction_options.outputs.crops:
-            write_png(self.folder.crop(image_id), cut.inputs[0])
+            write_png(self.folder.crop(image_id), cut.crop)
         if mask is not None and self.prediction_options.outputs.masks:
             write_png(self.folder.mask(image_id), mask)
 

@@ -42,7 +42,8 @@ def member_entry(recipe: Recipe, file: str, folds: Sequence[int], **more: Any) -
         recipe: Its recipe.
         file: Its graph in the bundle.
         folds: The folds it did not train on.
-        more: The storage; for a classifier also class weights, class priors and ``cam_offset``.
+        more: The storage; for a classifier also class weights, class priors, ``cam_offset``, and a
+            crop mode of its own.
     """
     return {
         "file": file,
@@ -59,7 +60,8 @@ def task_entry(
     """Return the entry of a task, under its key in ``bundle.json``.
 
     Args:
-        recipe: The recipe of any member; all members have the same input.
+        recipe: The recipe of a member. All members have the same input, except those whose entry
+            names another crop mode.
         members: The members' entries.
         codes: A classifier's classes in the order of its logits.
     """

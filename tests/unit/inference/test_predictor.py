@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from naevus.bundles.spec import ClassifierMember
+from naevus.bundles.bundle import write_bundle
+from naevus.bundles.spec import BundleSpec, ClassifierMember
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images import preprocess
@@ -16,6 +17,7 @@ from naevus.images.preprocess import LEAST, classifier_input, decode_once, decod
 from naevus.images.read import Limits, read, read_with_header, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
+from naevus.inference.out_of_fold import oof_logits
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.tta import TTA_TRANSFORMS
@@ -196,6 +198,37 @@ def test_members_get_their_own_input_specs(tmp_path: Path) -> None:
     np.testing.assert_allclose(both.logits(batches), np.mean(single, axis=0), atol=1e-6)
     with pytest.raises(ConfigError, match="1 batches for 2 input specs"):
         both.logits(batches[0])
+
+
+def test_members_of_one_bundle_can_differ_in_their_crop(tmp_path: Path) -> None:
+    bundle = classification_bundle(tmp_path / "both", seeds=(0, 1), crop_mode="crop")
+    spec = bundle.spec.model_dump()
+    spec["classifier"]["members"][0]["crop_mode"] = "full"
+    files = {each.file: bundle.member_path(each) for each in bundle.spec.members}
+    mixed = write_bundle(tmp_path / "mixed", BundleSpec.model_validate(spec), files)
+    assert mixed.classifier.crop_modes == ("full", "crop")
+    classifier = Classifier(mixed)
+    assert classifier.needs_mask
+    assert [each.mode for each in classifier.input_specs] == ["full", "crop"]
+    image, mask = lesion(90, 120, (40, 30, 70, 60)), np.zeros((90, 120), bool)
+    mask[30:60, 40:70] = True
+    cut = classifier_input(image, mask, classifier.input_specs)
+    # The crop is written and named, not the centre square of the first member.
+    assert cut.mode == "crop"
+    np.testing.assert_array_equal(cut.crop, cut.inputs[1])
+    assert not np.array_equal(cut.crop, cut.inputs[0])
+    found = classifier.logits([square[None] for square in cut.inputs])
+    single = []
+    for number, mode in enumerate(("full", "crop")):
+        alone = classification_bundle(tmp_path / mode, seeds=(number,), crop_mode=mode)
+        batch = classifier_input(image, mask, Classifier(alone).input_specs).inputs[0]
+        single.append(Classifier(alone).logits(batch[None]))
+    assert not np.allclose(single[0], single[1])
+    np.testing.assert_allclose(found, np.mean(single, axis=0), atol=1e-6)
+    # Without a lesion, all of them see the centre square.
+    assert classifier_input(image, None, classifier.input_specs).mode == "full"
+    with pytest.raises(ConfigError, match=r"differ in their input \(full, crop\)"):
+        oof_logits(mixed, {}, [])
 
 
 def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
