@@ -4,7 +4,7 @@
 
 NEW, A, B and C are runs or out-of-fold tables. Prints the class-balanced log loss (each fold at the
 temperature of the others) and balanced accuracy without and with the new member, and whether it is
-adopted.
+adopted. One fold, at its own temperature, can only reject a member.
 """
 
 from __future__ import annotations

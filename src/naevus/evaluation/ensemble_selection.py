@@ -137,6 +137,8 @@ LEAST_GAIN: Final = 0.010
 """The required decrease of the ensemble's class-balanced log loss over all folds."""
 MOST_LOST: Final = 0.005
 """The largest accepted decrease of its balanced accuracy."""
+LEAST_OF_ONE: Final = 0.005
+"""The required decrease of its loss on a first fold, below which the others need not be trained."""
 
 
 class FoldOfMember(NamedTuple):
@@ -164,12 +166,18 @@ class MemberVerdict:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The criteria that are not met; empty if the member is adopted."""
+        """The criteria that are not met; empty if the member is adopted.
+
+        One fold can only reject a member.
+        """
         gain = self.loss.a - self.loss.b
+        least = LEAST_GAIN if len(self.folds) > 1 else LEAST_OF_ONE
         found = []
-        if gain < LEAST_GAIN:
+        if gain < least:
             change = f"falls by {gain:.4f}" if gain >= 0 else f"rises by {-gain:.4f}"
-            found.append(f"the loss {change}; it must fall by {LEAST_GAIN:.3f}")
+            found.append(f"the loss {change}; it must fall by {least:.3f}")
+        if len(self.folds) == 1:
+            return tuple(found) or ("another fold is needed",)
         found += [
             f"the loss does not fall on fold {each.fold}"
             for each in self.folds
@@ -196,7 +204,8 @@ def evaluate_member(
     """Evaluate an ensemble with a new member against the ensemble without it.
 
     The members' balanced log-probabilities are averaged. The temperature of each fold is fitted on
-    the other folds, so it is independent of the evaluated images.
+    the other folds, so it is independent of the evaluated images; with only one fold, it is the
+    best one of that fold.
 
     Args:
         before: Out-of-fold tables of the present members by name, with ``fold``.
@@ -205,11 +214,11 @@ def evaluate_member(
         folds: The folds; all members must have held out the same images in each.
 
     Raises:
-        DataError: There are fewer than two folds, or the tables do not match.
+        DataError: No fold is named, or one twice, or the tables do not match.
         NaevusError: SciPy is not installed.
     """
-    if len(set(folds)) < 2:
-        raise DataError("temperatures are fitted on the other folds", "name two or more folds")
+    if not folds or len(set(folds)) < len(folds):
+        raise DataError("no fold is named, or one twice", "name each fold once")
     tables = {**before, **after}
     for name, table in tables.items():
         check_finite(table, numbers_of(table, ("logit", "class_prior", "class_weight")), name)
@@ -265,9 +274,11 @@ def _at_other_folds(
 ) -> tuple[NDArray[np.float64], dict[int, float]]:
     """Return the negative log-likelihood of each image at its temperature, and temperatures."""
     losses, temperatures = np.empty(len(truth)), {}
-    for fold in np.unique(parts).tolist():
+    folds = np.unique(parts).tolist()
+    for fold in folds:
         inside = parts == fold
-        temperature = best_temperature(logs[~inside], truth[~inside])
+        fitted_on = ~inside if len(folds) > 1 else inside
+        temperature = best_temperature(logs[fitted_on], truth[fitted_on])
         scaled = _normalised(logs[inside] / temperature)
         losses[inside] = -scaled[np.arange(len(scaled)), truth[inside]]
         temperatures[fold] = temperature

@@ -143,7 +143,8 @@ def _outputs(
 # Smaller graphs: weights stored in fp16, or stored and computed in int8.
 
 FEWEST = 256
-"""Smaller tensors stay in fp32: they hardly add to the size, and include normalisation."""
+"""Smaller tensors stay in fp32, and so do vectors: they hardly add to the size, and include biases,
+normalisation and the scales of int8."""
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -162,7 +163,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     casts = []
     for tensor in half.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < FEWEST:
+        if tensor.data_type != TensorProto.FLOAT or values.ndim < 2 or values.size < FEWEST:
             continue
         if np.abs(values).max() > np.finfo(np.float16).max:
             raise BundleError(f"weights {tensor.name} are too large for fp16", "export it as fp32")
@@ -180,7 +181,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
     """Quantise a graph to int8 after training, with NNCF's ``QuantizeLinear`` pairs.
 
-    Both engines read them. Some layers stay in fp32, see `_delicate`.
+    Both engines read them. Some layers are computed in fp32, see `_delicate`; their weights are
+    stored in fp16.
 
     Args:
         model: The graph; it is not changed.
@@ -188,6 +190,7 @@ def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProt
 
     Raises:
         ConfigError: NNCF is not installed.
+        BundleError: A weight exceeds the range of fp16.
     """
     nncf = _import_nncf()
     copied = onnx.ModelProto()
@@ -213,11 +216,11 @@ def to_int8(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> onnx.ModelProt
             ),
             ignored_scope=nncf.IgnoredScope(names=_delicate(copied.graph)),
         )
-    return quantised
+    return to_fp16(quantised)
 
 
 def _delicate(graph: onnx.GraphProto) -> list[str]:
-    """Return the layers that stay in fp32 because int8 would spoil them.
+    """Return the layers that are computed in fp32 because int8 would spoil them.
 
     - Layers that give an output (a classifier's head and its activation map): the mean of the map
       must remain the logit.

@@ -188,6 +188,18 @@ def test_temperatures_come_from_the_other_folds() -> None:
     assert verdict.loss.difference.high < 0
 
 
+def test_a_single_fold_has_its_own_best_temperature() -> None:
+    present, new = {"a": with_folds(1.5, 1)}, with_folds(2.0, 3)
+    (fold,) = evaluate_member(present, {**present, "new": new}, "new", (1,)).folds
+    inside = new["fold"] == 1
+    truth, logs = new["diagnosis"][inside], logs_of({**present, "new": new})[:, inside]
+    for names, place in (([0], 0), ([0, 1], 1)):
+        mean = logs[names].mean(axis=0)
+        found = best_temperature(mean, truth.map(ISIC2018.index).to_numpy())
+        assert fold.temperatures[place] == pytest.approx(found)
+        assert fold.losses[place] == pytest.approx(balanced_loss(truth, mean, found))
+
+
 def test_noise_is_not_adopted_and_a_copy_changes_nothing() -> None:
     present = {"a": with_folds(2.0, 1), "b": with_folds(2.0, 2)}
     noise = evaluate_member(present, {**present, "noise": with_folds(0.0, 3)}, "noise")
@@ -200,12 +212,12 @@ def test_noise_is_not_adopted_and_a_copy_changes_nothing() -> None:
 
 
 def test_the_adoption_rule_checks_every_criterion() -> None:
-    def verdict(losses: tuple[float, float], accuracy: float) -> MemberVerdict:
+    def verdict(losses: tuple[float, ...], accuracy: float) -> MemberVerdict:
         folds = tuple(
             FoldOfMember(n, 10, (1, 1), (0.6, 0.6 - gain), (0.8, 0.8), (0.7, 0.7))
             for n, gain in enumerate(losses)
         )
-        gain = sum(losses) / 2
+        gain = sum(losses) / len(losses)
         return MemberVerdict(
             folds,
             Difference("loss", 0.6, 0.6 - gain, Interval(-gain, -1, 1), 0.5, 9),
@@ -217,12 +229,16 @@ def test_the_adoption_rule_checks_every_criterion() -> None:
     assert "must fall by 0.010" in verdict((0.012, 0.006), 0.01).reasons[0]
     assert verdict((0.040, -0.001), 0.01).reasons == ("the loss does not fall on fold 1",)
     assert verdict((0.040, 0.040), -0.006).reasons == ("balanced accuracy falls by 0.0060",)
+    # One fold can only reject.
+    assert verdict((0.004,), 0.1).reasons == ("the loss falls by 0.0040; it must fall by 0.005",)
+    assert verdict((0.040,), -0.006).reasons == ("another fold is needed",)
 
 
 def test_tables_without_matching_folds_are_refused() -> None:
     table = with_folds(2.0, 1)
-    with pytest.raises(DataError, match="temperatures are fitted on the other folds"):
-        evaluate_member({"a": table}, {"a": table, "b": table}, "b", (0, 0))
+    for folds in ((0, 0), ()):
+        with pytest.raises(DataError, match="no fold is named, or one twice"):
+            evaluate_member({"a": table}, {"a": table, "b": table}, "b", folds)
     with pytest.raises(DataError, match="b: has no folds"):
         evaluate_member({"a": table}, {"a": table, "b": table.drop(columns="fold")}, "b")
     moved = table.assign(fold=(table["fold"] + 1) % 2)
