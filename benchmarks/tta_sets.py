@@ -112,7 +112,7 @@ def _asked(
     logs = np.zeros((2, 8, len(table), len(spec.classes)))
     for member, opened in zip(spec.members, classifier.members, strict=True):
         for box, margin in enumerate((spec.crop_margin, wider)):
-            input_spec = InputSpec(spec.crop_mode, member.input_size, margin=margin)
+            input_spec = InputSpec(spec.mode_of(member), member.input_size, margin=margin)
             for start in range(0, len(sources), 32):
                 piece = sources[start : start + 32]
                 pixels = np.stack([load_input(source, input_spec).pixels for source in piece])

@@ -50,6 +50,7 @@ from naevus.training.data import TrainingData
 from naevus.training.onnx_graph import export_onnx
 from tests.helpers import ROOT
 from tests.helpers.finished_runs import CLASS_PRIORS, WEIGHTS_OF_CLASSES, finished_run
+from tests.helpers.onnx_graphs import segmentation_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -467,7 +468,7 @@ def test_classifiers_that_see_images_differently_share_a_bundle(
         named = [runs[name] for name in names]
         return export_runs(named, place, replace(FEW, folds=(0,)), ExportCallbacks(lambda _: None))
 
-    joined = export("answers", "cropped", "contours")
+    joined = export("answers", "cropped")
     assert joined.classifier.crop_mode == "crop"
     assert [each.crop_mode for each in joined.classifier.members] == ["full", None]
     card = (joined.folder / "MODEL_CARD.md").read_text()
@@ -475,11 +476,23 @@ def test_classifiers_that_see_images_differently_share_a_bundle(
         "Input of the classifier: the centre square (`full`) for `classification-0.onnx`; a square "
         "around the lesion (`crop`) for `classification-1.onnx`."
     ) in card
-    apart = [export("answers").folder, export("cropped", "contours").folder]
-    image = np.random.default_rng(3).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    whole, both = (naevus.load(place, threads=1)(image) for place in (joined.folder, apart))
-    assert whole.members == pytest.approx(both.members, abs=1e-6)
-    assert whole.crop_mode == both.crop_mode
+    contours = segmentation_bundle(tmp_path / "contours").folder
+    image = np.random.default_rng(3).integers(150, 250, (64, 96, 3), dtype=np.uint8)
+    image[20:40, 30:60] //= 3
+    crops, whole = export("cropped").folder, export("answers").folder
+    found = [
+        naevus.load([*bundles, contours], threads=1)(image)
+        for bundles in ([joined.folder], [whole, crops], [whole], [crops])
+    ]
+    assert [each.crop_mode for each in found] == ["crop", "crop", "full", "crop"]
+    both, apart, square, crop = (np.asarray(each.members) for each in found)
+    assert both == pytest.approx(apart, abs=1e-6)
+    assert both == pytest.approx(np.concatenate([square, crop]), abs=1e-6)
+    image[:6] = 255  # outside the crop
+    changed = naevus.load([joined.folder, contours], threads=1)(image).members
+    assert changed is not None
+    assert changed[0] != pytest.approx(square[0], abs=1e-6)
+    assert changed[1] == pytest.approx(crop[0], abs=1e-6)
 
 
 @pytest.mark.parametrize(

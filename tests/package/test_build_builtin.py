@@ -253,6 +253,7 @@ def test_a_classifier_of_whole_images_keeps_its_input(
     classifying = [bundles[0], *bundles[2:]]
     parts = [Part("segmentation", [bundles[1]], given.tables[:1], 0)]
     tables = [given.tables[1], *given.tables[1:3]]
+    build_builtin._check_inputs(classifying, "classification")  # only crops have a margin
     parts.append(Part("classification", classifying, tables, 0))
     manifest, files = build_builtin.joined(bundles, parts, tmp_path)
     draft = write_bundle(tmp_path / "draft", BundleSpec.model_validate(manifest), files)

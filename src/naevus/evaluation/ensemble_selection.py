@@ -231,6 +231,8 @@ def evaluate_member(
     taxonomy = taxonomy_of(first)
     truth = np.array([taxonomy.index(code) for code in first["diagnosis"]], np.intp)
     parts = first["fold"].to_numpy()
+    if absent := set(folds).difference(parts.tolist()):
+        raise DataError(f"no image of fold {min(absent)} is in all tables", "name other folds")
     ensembles = [_mean_of(logs, each) for each in (before, after, (new,))]
     evaluated = [_at_other_folds(each, truth, parts) for each in ensembles]
     member = truth[:, None] == np.unique(truth)[None, :]

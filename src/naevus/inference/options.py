@@ -228,7 +228,8 @@ def prediction_options_of(
         if classifier is None and not outputs.crops:
             input_specs = ()
         return PredictionOptions(segmenter, classifier, input_specs, outputs, metadata)
-    input_specs = () if only == "masks" else input_specs[:1]
+    crop = next((each for each in input_specs if each.mode != "full"), input_specs[0])
+    input_specs = () if only == "masks" else (crop,)
     outputs = replace(outputs, only=None, masks=only == "masks")
     return PredictionOptions(segmenter, None, input_specs, outputs, metadata)
 

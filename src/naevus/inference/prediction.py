@@ -68,7 +68,8 @@ class Prediction(ClassProbabilities):
         measurements: The lesion's sizes and shape; None without a lesion, if it touches the border,
             or if it is implausible (`naevus.images.measurements.measure`).
         mm_per_pixel: Millimetres on the skin that a pixel covers; None if it is not known.
-        crop_mode: The classifier's crop mode: ``full``, ``crop`` or ``blank``.
+        crop_mode: The classifier's crop mode: ``full``, ``crop`` or ``blank``; if networks differ,
+            that of the first one of crops.
         probabilities: Calibrated natural probability of each class, by code, under the training
             data's class priors or the given prevalence.
         balanced_probabilities: Probability of each class under equal class priors.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from naevus.bundles.bundle import BUILT_IN, SUFFIX, Bundle, builtin, is_built_in
-from naevus.bundles.spec import MANIFEST
+from naevus.bundles.spec import MANIFEST, ClassifierMember
 from naevus.errors import RunError
 from naevus.runs.run import WEIGHTS, Run
 
@@ -68,15 +68,23 @@ class BundleStart:
     def network(self, recipe: Recipe, fold: int) -> BundleNetwork:
         """Return the first network of the recipe's task and architecture in a fold's bundle.
 
+        Of classifiers, one with the recipe's crop mode is preferred.
+
         Raises:
             BundleError: The bundle is missing or damaged.
             RunError: It contains no such network.
         """
         bundle = self.bundle(fold)
         there = bundle.spec.members_of(recipe.task)
-        for member in there:
-            if member.architecture == recipe.architecture:
-                return BundleNetwork(bundle, member)
+        alike = [each for each in there if each.architecture == recipe.architecture]
+        same = [
+            each
+            for each in alike
+            if isinstance(each, ClassifierMember)
+            and bundle.classifier.mode_of(each) == recipe.data.crop_mode
+        ]
+        if alike:
+            return BundleNetwork(bundle, (same or alike)[0])
         names = ", ".join(dict.fromkeys(each.architecture for each in there))
         raise RunError(
             f"{self.name}: has no network {recipe.architecture} for {recipe.task}",

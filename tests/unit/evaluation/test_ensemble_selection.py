@@ -239,6 +239,9 @@ def test_tables_without_matching_folds_are_refused() -> None:
     for folds in ((0, 0), ()):
         with pytest.raises(DataError, match="no fold is named, or one twice"):
             evaluate_member({"a": table}, {"a": table, "b": table}, "b", folds)
+    one = table[table["fold"] == 0]
+    with pytest.raises(DataError, match="no image of fold 1 is in all tables"):
+        evaluate_member({"a": one}, {"a": one, "b": one}, "b", (0, 1))
     with pytest.raises(DataError, match="b: has no folds"):
         evaluate_member({"a": table}, {"a": table, "b": table.drop(columns="fold")}, "b")
     moved = table.assign(fold=(table["fold"] + 1) % 2)

@@ -17,6 +17,7 @@ from naevus.images.preprocess import LEAST, classifier_input, decode_once, decod
 from naevus.images.read import Limits, read, read_with_header, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
+from naevus.inference.options import OutputOptions, prediction_options_of
 from naevus.inference.out_of_fold import oof_logits
 from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
@@ -220,11 +221,14 @@ def test_members_of_one_bundle_can_differ_in_their_crop(tmp_path: Path) -> None:
     found = classifier.logits([square[None] for square in cut.inputs])
     single = []
     for number, mode in enumerate(("full", "crop")):
-        alone = classification_bundle(tmp_path / mode, seeds=(number,), crop_mode=mode)
-        batch = classifier_input(image, mask, Classifier(alone).input_specs).inputs[0]
-        single.append(Classifier(alone).logits(batch[None]))
+        own = Classifier(classification_bundle(tmp_path / mode, seeds=(number,), crop_mode=mode))
+        batch = classifier_input(image, mask, own.input_specs).inputs[0]
+        single.append(own.logits(batch[None]))
     assert not np.allclose(single[0], single[1])
     np.testing.assert_allclose(found, np.mean(single, axis=0), atol=1e-6)
+    segmenter = Segmenter(segmentation_bundle(tmp_path / "masks"))
+    alone = prediction_options_of(segmenter, classifier, OutputOptions(only="crops"))
+    assert [each.mode for each in alone.input_specs] == ["crop"]
     # Without a lesion, all of them see the centre square.
     assert classifier_input(image, None, classifier.input_specs).mode == "full"
     with pytest.raises(ConfigError, match=r"differ in their input \(full, crop\)"):

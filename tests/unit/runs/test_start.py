@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -15,6 +15,10 @@ from naevus.errors import BundleError, NaevusError, RunError
 from naevus.runs.recipe import Recipe, load_recipe
 from naevus.runs.start import BundleStart, check_start, noted, open_start
 from tests.helpers import ROOT
+from tests.helpers.mixed_inputs import mixed_bundle
+
+if TYPE_CHECKING:
+    from naevus.types import CropMode
 
 RECIPE = load_recipe(ROOT / "recipes" / "segmentation.toml")
 FOLDS = Folds.read(ROOT / "results" / "folds" / "isic2018-task1.csv")
@@ -58,6 +62,18 @@ def test_each_fold_can_have_a_bundle_of_its_own() -> None:
     ]
     with pytest.raises(NaevusError, match=r"segmentation-both-fold-7\.naevus"):
         start.bundle(7)
+
+
+@pytest.mark.parametrize(("mode", "file"), [("full", 2), ("crop", 1), ("blank", 1)])
+def test_a_classifier_that_sees_the_same_is_preferred(
+    tmp_path: Path, mode: CropMode, file: int
+) -> None:
+    bundle = mixed_bundle(tmp_path / "mixed", 2, "full")
+    recipe = load_recipe(
+        ROOT / "recipes" / "classification-lite2.toml", None, {"data.crop_mode": mode}
+    )
+    found = BundleStart(str(bundle.folder)).network(recipe, 0)
+    assert found.member.file == f"classification-{file}.onnx"
 
 
 def test_other_data_are_named() -> None:
