@@ -24,6 +24,7 @@ from naevus.runs.recipe import load_recipe
 from naevus.training.data import TrainingData
 from naevus.training.prepare import CropCounts, check_before, check_cached, prepare
 from tests.helpers.finished_runs import finished_run
+from tests.helpers.onnx_graphs import classification_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -203,13 +204,9 @@ def test_copies_are_cropped_by_the_masks_of_training(tmp_path: Path, predicted: 
     learnt = training_data.caches["images"]
     assert sum(mode == "full" for mode in learnt.modes.values()) == predicted
 
-    class Bundle:
-        class classifier:  # noqa: N801
-            crop_mode, crop_margin, colour_constancy = "crop", 0.15, False
-            members = (type("Member", (), {"input_size": 32}),)
-
+    bundle = classification_bundle(tmp_path / "classes", crop_mode="crop", size=32)
     files = {row.image_id: row.path for row in dataset_.rows() if row.path}
-    inputs = copies_for(Bundle, files, crop_masks(run))  # type: ignore[arg-type]
+    inputs = copies_for(bundle, files, crop_masks(run))
     for image_id in files:
         np.testing.assert_array_equal(inputs[image_id], learnt[image_id])
 
