@@ -257,7 +257,8 @@ def parts_of(bundles: Sequence[Bundle], tables: Sequence[Table]) -> list[Part]:
 
 def _check_inputs(bundles: Sequence[Bundle], task: Task) -> None:
     for name in _INPUTS[task]:
-        concerned = _cropping(bundles) if name == "crop_margin" else bundles
+        # Only crops have a margin.
+        concerned = [each for each in bundles if name != "crop_margin" or each.classifier.crops]
         for bundle in concerned[1:]:
             first, other = (getattr(each.spec, _PARTS[task]) for each in (concerned[0], bundle))
             if getattr(first, name) != getattr(other, name):
@@ -265,11 +266,6 @@ def _check_inputs(bundles: Sequence[Bundle], task: Task) -> None:
                     f"{concerned[0].folder} and {bundle.folder} differ in {name}",
                     "join networks with the same preprocessing",
                 )
-
-
-def _cropping(bundles: Sequence[Bundle]) -> list[Bundle]:
-    """Return the bundles whose classifier takes crops around the lesion."""
-    return [each for each in bundles if each.classifier.crop_modes != ("full",)]
 
 
 def _fold_of(bundles: Sequence[Bundle], task: Task) -> int:
@@ -354,7 +350,7 @@ def joined(
     for part in parts:
         leading = part.bundles[0]
         if part.task == "classification":
-            leading = next(iter(_cropping(part.bundles)), leading)
+            leading = next((each for each in part.bundles if each.classifier.crops), leading)
         entry = getattr(leading.spec, _PARTS[part.task]).model_dump()
         members = []
         for number, (bundle, member) in enumerate(part.members):

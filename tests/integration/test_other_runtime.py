@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import naevus
-from naevus.bundles.bundle import builtin
+from naevus.bundles.bundle import Bundle, builtin
 from naevus.images.preprocess import cut
 from naevus.images.read import write_png
 from tests.helpers import ROOT
@@ -63,7 +63,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """The built-in bundle, and the same with a first classifier of centre squares."""
     place = tmp_path_factory.mktemp("other-runtime") / "bundle"
     if request.param == "mixed":
-        return mixed_bundle(place, 0, "full").folder
+        return mixed_bundle(Bundle.read(builtin()), place, 0, "full").folder
     return Path(shutil.copytree(builtin(), place))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from naevus.bundles.bundle import write_bundle
+from naevus.bundles.bundle import Bundle, write_bundle
 from naevus.bundles.spec import BundleSpec
 from naevus.datasets.folds import make_folds
 from naevus.datasets.layouts import load
@@ -22,6 +22,15 @@ sys.path.append(str(Path(__file__).parents[2] / "tools"))  # scripts, not a pack
 import oof_masks
 
 
+def held_out(fold: int, place: Path, seed: int = 0) -> Bundle:
+    """Write the bundle of a network that held out a fold."""
+    made = segmentation_bundle(place.parent / f"{place.name}-any", seeds=(seed,))
+    spec: dict[str, Any] = made.spec.model_dump()
+    spec["segmenter"]["members"][0]["folds"] = (fold,)
+    files = {each.file: made.member_path(each) for each in made.spec.members}
+    return write_bundle(place, BundleSpec(**spec), files)
+
+
 def test_each_image_is_segmented_by_the_networks_that_held_it_out(
     synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -31,12 +40,7 @@ def test_each_image_is_segmented_by_the_networks_that_held_it_out(
     bundles = {}
     for name, first in (("a", 0), ("b", 10)):
         for fold in range(2):
-            made = segmentation_bundle(tmp_path / f"{name}-any-{fold}", seeds=(first + fold,))
-            spec: dict[str, Any] = made.spec.model_dump()
-            spec["segmenter"]["members"][0]["folds"] = (fold,)
-            files = {each.file: made.member_path(each) for each in made.spec.members}
-            place = tmp_path / f"{name}-{fold}"
-            bundles[name, fold] = write_bundle(place, BundleSpec(**spec), files)
+            bundles[name, fold] = held_out(fold, tmp_path / f"{name}-{fold}", first + fold)
     places = [str(tmp_path / "a-{}"), str(tmp_path / "b-{}")]
     rest = [str(synthetic), "--folds", str(tmp_path / "folds.csv"), "--bundles"]
     oof_masks.main([*rest, *places, "--out", str(tmp_path / "t.parquet")])
@@ -70,11 +74,7 @@ def test_images_that_are_left_out_are_counted(
     no_mask.mask_path.unlink()
     assert cut.path is not None
     cut.path.write_bytes(cut.path.read_bytes()[:100])
-    made = segmentation_bundle(tmp_path / "any")
-    spec: dict[str, Any] = made.spec.model_dump()
-    spec["segmenter"]["members"][0]["folds"] = (0,)
-    files = {each.file: made.member_path(each) for each in made.spec.members}
-    write_bundle(tmp_path / "fold-0", BundleSpec(**spec), files)
+    held_out(0, tmp_path / "fold-0")
     out = tmp_path / "t.parquet"
     rest = [str(data), "--folds", str(tmp_path / "folds.csv"), "--fold", "0", "--out", str(out)]
     oof_masks.main([*rest, "--bundles", str(tmp_path / "fold-{}")])

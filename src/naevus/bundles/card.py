@@ -354,14 +354,11 @@ def _scores(spec: BundleSpec) -> list[str]:
 
 def _input(classifier: ClassifierSpec) -> str:
     """Return a sentence about the classifier's input, by network if they differ."""
-    described = {mode: f"{_INPUTS[mode]} (`{mode}`)" for mode in classifier.crop_modes}
-    if len(described) == 1:
-        return f"Input of the classifier: {described[classifier.crop_modes[0]]}."
-    files = {
-        mode: [f"`{each.file}`" for each in classifier.members if classifier.mode_of(each) == mode]
-        for mode in described
-    }
-    parts = [f"{described[mode]} for {', '.join(files[mode])}" for mode in described]
+    modes, parts = classifier.crop_modes, []
+    for mode in modes:
+        alike = [each for each in classifier.members if classifier.mode_of(each) == mode]
+        files = ", ".join(f"`{each.file}`" for each in alike)
+        parts.append(f"{_INPUTS[mode]} (`{mode}`)" + f" for {files}" * (len(modes) > 1))
     return f"Input of the classifier: {'; '.join(parts)}."
 
 

@@ -233,6 +233,11 @@ class ClassifierSpec(Section):
         return tuple(dict.fromkeys(map(self.mode_of, self.members)))
 
     @property
+    def crops(self) -> bool:
+        """Whether a member takes crops around the lesion."""
+        return self.crop_modes != ("full",)
+
+    @property
     def names(self) -> dict[str, str]:
         """The names of the diagnoses by code; empty for an unknown taxonomy."""
         known = TAXONOMIES.get(self.taxonomy or "")

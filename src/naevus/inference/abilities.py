@@ -71,7 +71,7 @@ class Abilities(NamedTuple):
     @property
     def crops(self) -> bool:
         """Whether a classifier takes crops around the lesion."""
-        return any(each.classifier.crop_modes != ("full",) for each in self.classifying)
+        return any(each.classifier.crops for each in self.classifying)
 
     def check(self) -> None:
         """Check that the bundles fit together.

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from naevus.bundles.bundle import write_bundle
-from naevus.bundles.spec import BundleSpec, ClassifierMember
+from naevus.bundles.spec import ClassifierMember
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.priors import balanced_log_probabilities, natural_log_probabilities
 from naevus.images import preprocess
@@ -23,6 +22,7 @@ from naevus.inference.predictor import Predictor
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.tta import TTA_TRANSFORMS
 from naevus.types import TTA
+from tests.helpers.mixed_inputs import mixed_bundle
 from tests.helpers.onnx_graphs import (
     CLASS_PRIORS,
     WEIGHTS,
@@ -203,10 +203,7 @@ def test_members_get_their_own_input_specs(tmp_path: Path) -> None:
 
 def test_members_of_one_bundle_can_differ_in_their_crop(tmp_path: Path) -> None:
     bundle = classification_bundle(tmp_path / "both", seeds=(0, 1), crop_mode="crop")
-    spec = bundle.spec.model_dump()
-    spec["classifier"]["members"][0]["crop_mode"] = "full"
-    files = {each.file: bundle.member_path(each) for each in bundle.spec.members}
-    mixed = write_bundle(tmp_path / "mixed", BundleSpec.model_validate(spec), files)
+    mixed = mixed_bundle(bundle, tmp_path / "mixed", 0, "full")
     assert mixed.classifier.crop_modes == ("full", "crop")
     classifier = Classifier(mixed)
     assert classifier.needs_mask

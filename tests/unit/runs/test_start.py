@@ -68,7 +68,7 @@ def test_each_fold_can_have_a_bundle_of_its_own() -> None:
 def test_a_classifier_that_sees_the_same_is_preferred(
     tmp_path: Path, mode: CropMode, file: int
 ) -> None:
-    bundle = mixed_bundle(tmp_path / "mixed", 2, "full")
+    bundle = mixed_bundle(Bundle.read(builtin()), tmp_path / "mixed", 2, "full")
     recipe = load_recipe(
         ROOT / "recipes" / "classification-lite2.toml", None, {"data.crop_mode": mode}
     )
