@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from naevus.images.geometry import Box
     from naevus.inference.cam import ActivationMaps
     from naevus.inference.prediction import Prediction
 
@@ -122,13 +123,17 @@ def draw_heatmap(prediction: Prediction, canvas: Canvas, code: str) -> NDArray[n
 
 
 def _framed(pixels: NDArray[np.uint8], activations: Sequence[ActivationMaps]) -> NDArray[np.uint8]:
-    """Draw a thin frame around what the networks saw."""
+    """Draw a thin frame around each part that networks saw."""
     drawn = pixels.copy()
-    height, width = pixels.shape[:2]
-    for box in {each.of(0).scaled(height, width) for each in activations}:
+    for box in _frames(activations, *pixels.shape[:2]):
         corners = (box.left, box.top), (box.right - 1, box.bottom - 1)
         cv2.rectangle(drawn, *corners, _FRAME, 1)
     return drawn
+
+
+def _frames(activations: Sequence[ActivationMaps], height: int, width: int) -> set[Box]:
+    """Return the parts of an image that networks saw: crop, centre square or both."""
+    return {each.of(0).scaled(height, width) for each in activations}
 
 
 def _with_legend(
@@ -144,7 +149,7 @@ def _with_legend(
         *textwrap.wrap(_resolution(prediction), columns),
         *textwrap.wrap(CAVEAT, columns),
     ]
-    swatches = _swatches(canvas)
+    swatches = _swatches(prediction, canvas)
     top = height + _GAP
     below = top + (len(lines) + 1 + len(swatches)) * _LINE + _GAP
     sheet = Image.new("RGB", (across, below), _PAPER)
@@ -198,12 +203,14 @@ def _resolution(prediction: Prediction) -> str:
     assert prediction.activations is not None
     count = len(prediction.activations)
     networks = "one network" if count == 1 else f"{count} networks, averaged"
-    return f"Resolution: {cells_of(prediction.activations)} over the frame; {networks}."
+    return f"Resolution: {cells_of(prediction.activations)} over a frame; {networks}."
 
 
-def _swatches(canvas: Canvas) -> list[tuple[tuple[int, int, int], str]]:
+def _swatches(prediction: Prediction, canvas: Canvas) -> list[tuple[tuple[int, int, int], str]]:
     """Return the colours and names of the lines that are drawn."""
-    found = [(_FRAME, "frame around what the networks saw")]
+    assert prediction.activations is not None
+    several = len(_frames(prediction.activations, *canvas.pixels.shape[:2])) > 1
+    found = [(_FRAME, f"{'frames' if several else 'frame'} around what the networks saw")]
     if canvas.lesion is not None and canvas.lesion.any():
         found.append((PREDICTED_COLOUR, "contour of the predicted lesion"))
     found += [

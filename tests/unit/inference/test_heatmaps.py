@@ -57,16 +57,31 @@ def test_a_heatmap_carries_answer_resolution_and_caveat(monkeypatch: pytest.Monk
     written = texts(monkeypatch, prediction(), "MEL")
     assert written.isascii()  # other characters are not in the font
     assert "a: NV 75%, MEL 25% Evidence for MEL: none most" in written
-    assert "5 x 5 and 10 x 5 cells over the frame; 2 networks, averaged" in written
+    assert "5 x 5 and 10 x 5 cells over a frame; 2 networks, averaged" in written
     assert CAVEAT in written
     assert "frame around what the networks saw" in written
+
+
+def test_networks_that_see_different_parts_have_a_frame_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = prediction()
+    assert found.activations is not None
+    crop, other = found.activations
+    square = other._replace(box=Box(100, 0, 500, 400))
+    both = replace(found, activations=(crop, square))
+    assert "frames around what the networks saw" in texts(monkeypatch, both, "MEL")
+    drawn = draw_heatmap(both, canvas_of(PIXELS, None, {}), "MEL")
+    scale = 384 / 400
+    for left in (100, 200):  # of the square, of the crop
+        assert (drawn[round(200 * scale), round(left * scale)] == 255).all()
 
 
 def test_a_single_network_is_not_called_several(monkeypatch: pytest.MonkeyPatch) -> None:
     found = prediction()
     assert found.activations is not None
     one = replace(found, activations=found.activations[:1])
-    assert "Resolution: 5 x 5 cells over the frame; one network." in texts(monkeypatch, one, "NV")
+    assert "Resolution: 5 x 5 cells over a frame; one network." in texts(monkeypatch, one, "NV")
 
 
 def is_coloured(drawn: np.ndarray) -> np.ndarray:
