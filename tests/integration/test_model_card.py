@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from naevus.bundles.bundle import Bundle
+from naevus.bundles.bundle import Bundle, builtin
 from naevus.cli.main import app
 from naevus.runs.manifest import spec_of_run
 from tests.helpers.children import FRAMEWORKS, without
@@ -46,6 +46,15 @@ def test_a_bundle_s_card_is_the_stored_one(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == (bundle.folder / "MODEL_CARD.md").read_text()
     assert "Temperature: 1.250" in done.stdout
+
+
+def test_the_built_in_bundle_has_a_name(tmp_path: Path) -> None:
+    done = run_card("built-in")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (builtin() / "MODEL_CARD.md").read_text()
+    refused = run_card("built-in", "--data", tmp_path)
+    assert refused.exit_code == 2
+    assert "--data and --allow-missing apply to runs only" in refused.stderr.replace("\n", " ")
 
 
 def test_a_run_s_card_describes_its_finished_folds(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def info(
         Path | None,
         typer.Argument(
             metavar="BUNDLE|RUN",
-            help="A bundle, .naevus file or run: print its model card.",
+            help="A bundle, .naevus file, run, or `built-in`: print its model card.",
             show_default=False,
         ),
     ] = None,
@@ -44,6 +44,7 @@ def info(
 
     Examples:
       naevus info
+      naevus info built-in
       naevus info lesions.naevus --out MODEL_CARD.md
 
     Without an argument: the version, the installed extras, the inference engines, how the
@@ -111,9 +112,11 @@ def _show_machine(*, again: bool) -> None:
 
 
 def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
-    from naevus.bundles.bundle import Bundle
+    from naevus.bundles.bundle import Bundle, builtin, is_built_in
     from naevus.bundles.spec import MANIFEST
 
+    if is_built_in(path):
+        path = builtin()
     if not (path / "run.toml").exists():
         if path.is_dir() and not (path / MANIFEST).exists():
             raise DataError(

@@ -39,6 +39,18 @@ class BundleNetwork(NamedTuple):
         """Its ONNX file."""
         return self.bundle.folder / self.member.file
 
+    def other_input(self, recipe: Recipe) -> str | None:
+        """Return in what its input differs from the recipe's, if in anything."""
+        member, data = self.member, recipe.data
+        found = []
+        if member.input_size != recipe.input_size:
+            found.append(f"size {member.input_size}, not {recipe.input_size}")
+        if isinstance(member, ClassifierMember):
+            mode = self.bundle.classifier.mode_of(member)
+            if mode != data.crop_mode:
+                found.append(f"data.crop_mode {mode}, not {data.crop_mode}")
+        return ", and ".join(found) or None
+
     def has_classes(self, codes: Sequence[str]) -> bool:
         """Return whether the bundle's classifier, if it has one, has these classes."""
         classifier = self.bundle.spec.classifier

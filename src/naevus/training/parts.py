@@ -1,6 +1,6 @@
 """Own parts: code outside naevus that a recipe names, such as ``mypackage.losses:Tversky``.
 
-Importing such a name runs its code. Only training does so, and export with ``--trust``.
+Importing such a name runs its code. Only training does so; export and reproduce, with ``--trust``.
 """
 
 from __future__ import annotations

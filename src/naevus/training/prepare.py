@@ -184,7 +184,7 @@ def check_starts(
     inputs: Mapping[str, Any],
     reporter: Reporter = SILENT,
 ) -> None:
-    """Check that each fold can start from its run or bundle; report what a bundle has learnt from.
+    """Check that each fold can start from its run or bundle; report what a bundle has learnt.
 
     Raises:
         BundleError: A bundle is missing or damaged.
@@ -197,11 +197,15 @@ def check_starts(
     for text in filter(None, dict.fromkeys(learnt)):
         reporter.warning(f"{text}; if images of these are held out, their scores are too good")
     if isinstance(start, BundleStart):
-        network = build_network(recipe, len(taxonomy), "none")
+        network, unlike = build_network(recipe, len(taxonomy), "none"), set()
         for fold in chosen:
             there = start.network(recipe, fold)
             head = there.has_classes(taxonomy.codes)
             check_graph(there.graph, network, recipe.input_size, head=head)
+            if (other := there.other_input(recipe)) is not None:
+                unlike.add(f"{start.name}: {there.member.file} has learnt with {other}")
+        for text in sorted(unlike):
+            reporter.warning(text)
 
 
 def prepare_reported(

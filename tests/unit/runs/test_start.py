@@ -76,6 +76,23 @@ def test_a_classifier_that_sees_the_same_is_preferred(
     assert found.member.file == f"classification-{file}.onnx"
 
 
+@pytest.mark.parametrize(
+    ("changes", "other"),
+    [
+        ({}, None),
+        ({"sizes": [[0, 160]]}, "size 192, not 160"),
+        ({"data.crop_mode": "full"}, "data.crop_mode crop, not full"),
+        (
+            {"data.crop_mode": "blank", "sizes": [[0, 96], [2, 224]]},
+            "size 192, not 224, and data.crop_mode crop, not blank",
+        ),
+    ],
+)
+def test_an_input_unlike_the_network_s_is_named(changes: dict[str, Any], other: str | None) -> None:
+    recipe = load_recipe(ROOT / "recipes" / "classification-lite3.toml", None, changes)
+    assert BundleStart("built-in").network(recipe, 0).other_input(recipe) == other
+
+
 def test_other_data_are_named() -> None:
     learnt = "built-in has learnt from ISIC 2018 Task 1 and HAM10000"
     assert check_start(START, RECIPE, FOLDS, 3, ELSEWHERE) == learnt
