@@ -9,7 +9,8 @@ of heatmap, the same region at random places in the crop, and a disc in the midd
 The change is the loss of log-odds of the predicted diagnosis. Intervals are of lesions.
 
 Kinds of heatmaps: ``plain``, one input; ``2 x 2`` and ``3 x 3``, inputs moved by halves or thirds
-of a cell whose cells are interleaved; ``mean of 2 x 2``, the mean of their enlarged maps.
+of a cell whose cells are interleaved; ``mean of 2 x 2``, the mean of their enlarged maps. Networks
+that see the centre square see the blurred region in it; their maps count inside the crop.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from naevus.bundles.bundle import Bundle, builtin
 from naevus.datasets.folds import Folds
 from naevus.datasets.layouts import load
 from naevus.evaluation.intervals import mean_interval
-from naevus.images.geometry import Box, box_of, resize, square_with_margin
+from naevus.images.geometry import Box, box_of, centre_box, resize, square_with_margin
 from naevus.images.masks import plausible
 from naevus.images.preprocess import MARGIN
 from naevus.images.read import read
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from naevus.images.preprocess import InputSpec
 
     Pixels = NDArray[np.uint8]
     Map = NDArray[np.float32]
@@ -62,6 +65,10 @@ class Example(NamedTuple):
     pixels: Pixels
     box: Box
     lesion: NDArray[np.bool_]
+
+    def seen_by(self, spec: InputSpec) -> Box:
+        """Return the box that a network sees: the crop, or the centre square."""
+        return centre_box(*self.lesion.shape) if spec.mode == "full" else self.box
 
 
 def main() -> None:
@@ -148,17 +155,17 @@ def _moved(
     frame = example.pixels.shape[0], example.pixels.shape[1]
     boxes = {}
     for spec in classifier.input_specs:
-        step = example.box.width * _STRIDE / spec.size / parts
+        left, top, right, bottom = example.seen_by(spec)
+        step = (right - left) * _STRIDE / spec.size / parts
         moves = [round((k - (parts - 1) / 2) * step) for k in range(parts)]
-        left, top, right, bottom = example.box
-        boxes[spec.size] = [
+        boxes[spec] = [
             Box(left + across, top + down, right + across, bottom + down)
             for down in moves
             for across in moves
         ]
     batches = [
-        np.stack([input_of(example.pixels, box, size) for box in of_size])
-        for size, of_size in boxes.items()
+        np.stack([input_of(example.pixels, box, spec.size) for box in of_spec])
+        for spec, of_spec in boxes.items()
     ]
     outputs = classifier.predictions(batches)
     assert outputs.activations is not None
@@ -166,7 +173,7 @@ def _moved(
         number = int(outputs.natural[0].argmax())
     found = [
         [
-            Activation(maps[turn][number], boxes[member.input_spec.size][turn], frame, offset)
+            Activation(maps[turn][number], boxes[member.input_spec][turn], frame, offset)
             for maps, member, offset in zip(
                 outputs.activations, classifier.members, classifier.offsets, strict=True
             )
@@ -227,7 +234,7 @@ def _odds(
         mixed = example.pixels + soft[..., None] * (blurred - example.pixels)
         images.append(np.rint(mixed).astype(np.uint8))
     batches = [
-        np.stack([input_of(each, example.box, spec.size) for each in images])
+        np.stack([input_of(each, example.seen_by(spec), spec.size) for each in images])
         for spec in classifier.input_specs
     ]
     chance = classifier.predictions(batches).natural[:, number]

@@ -101,6 +101,8 @@ def _asked(
     """Return balanced log-probabilities, the members' mean: boxes x 8 x N x C."""
     spec = bundle.classifier
     unknown_ids = [member.file for member in spec.members if fold not in member.folds]
+    if not all(spec.mode_of(member) == "crop" for member in spec.members):
+        raise SystemExit("a wider box needs networks of crops: name a bundle of these alone")
     if unknown_ids:
         raise SystemExit(f"{unknown_ids[0]} has trained on fold {fold}")
     classifier = Classifier(bundle, threads=1)
@@ -112,7 +114,7 @@ def _asked(
     logs = np.zeros((2, 8, len(table), len(spec.classes)))
     for member, opened in zip(spec.members, classifier.members, strict=True):
         for box, margin in enumerate((spec.crop_margin, wider)):
-            input_spec = InputSpec(spec.mode_of(member), member.input_size, margin=margin)
+            input_spec = InputSpec("crop", member.input_size, margin, spec.colour_constancy)
             for start in range(0, len(sources), 32):
                 piece = sources[start : start + 32]
                 pixels = np.stack([load_input(source, input_spec).pixels for source in piece])

@@ -22,6 +22,7 @@ from naevus.datasets.layouts import load
 from naevus.datasets.sources import mask_file
 from naevus.evaluation.intervals import mean_interval
 from naevus.evaluation.mask_metrics import compare_masks
+from naevus.images.geometry import centre_square
 from naevus.images.maskfile import read_mask
 from naevus.images.read import read
 from naevus.inference.segmenter import Segmenter
@@ -74,8 +75,7 @@ def _compared(
         "group_id": groups[row.image_id],
     }
     truth = read_mask(mask_file(frame.parents[1] / "masks", row.image_id))
-    beyond = (truth.shape[1] - truth.shape[0]) // 2
-    scores["beyond"] = bool(truth[:, :beyond].any() or truth[:, -beyond:].any())
+    scores["beyond"] = bool(truth.sum() > centre_square(truth).sum())
     for name, image, mask in (
         ("square", read(row.path), read_mask(row.mask_path)),
         ("frame", read(frame), truth),

@@ -230,7 +230,7 @@ def parts_of(bundles: Sequence[Bundle], tables: Sequence[Table]) -> list[Part]:
 
     Raises:
         ConfigError: Classes, attributes or postprocessing differ.
-        BundleError: Preprocessing or the held-out folds differ.
+        BundleError: Preprocessing, storage or the held-out folds differ.
         DataError: A table is missing, superfluous, or of other networks.
     """
     for bundle in bundles:
@@ -249,6 +249,7 @@ def parts_of(bundles: Sequence[Bundle], tables: Sequence[Table]) -> list[Part]:
             continue
         check_together(able, task)
         _check_inputs(able, task)
+        _check_storage(able, task)
         part = Part(task, able, given, _fold_of(able, task))
         _check_tables(part)
         parts.append(part)
@@ -266,6 +267,15 @@ def _check_inputs(bundles: Sequence[Bundle], task: Task) -> None:
                     f"{concerned[0].folder} and {bundle.folder} differ in {name}",
                     "join networks with the same preprocessing",
                 )
+
+
+def _check_storage(bundles: Sequence[Bundle], task: Task) -> None:
+    stored = {member.storage for each in bundles for member in _part(each, task)}
+    if len(stored) > 1:
+        raise BundleError(
+            f"the networks for {task} are stored in {' and '.join(sorted(stored))}",
+            "export them with one --storage: costs are measured for all together",
+        )
 
 
 def _fold_of(bundles: Sequence[Bundle], task: Task) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from naevus.inference.gather import gather_predictions
 from naevus.inference.options import OutputOptions
 from naevus.inference.predictor import load
 from naevus.runs.gather import RECORD as GATHERED
+from naevus.runs.prediction_tables import _open_part, _write_part
 from naevus.runs.predictions import SETTINGS
 from naevus.runs.shards import RECORD
 from tests.helpers.onnx_graphs import CONFORMAL, classification_bundle, segmentation_bundle
@@ -200,6 +202,8 @@ def test_predictions_without_shard_are_refused(made: Path, tmp_path: Path) -> No
         (RECORD, {"naevus_version": "0.0"}, 'naevus_version is .* there, not "0.0"'),
         (RECORD, {"submission": None}, 'submission is "balanced" there, not null'),
         (RECORD, {"shard": "2/4"}, "is of two shards at once"),
+        (RECORD, {"files": ["mask", "../x"]}, "'../x' is no kind of file"),
+        (RECORD, {"files": ["attribute ../x"]}, "'attribute ../x' is no kind of file"),
         (RECORD, {"images": 12}, "is of a list of 12 images, and .* of another list of 11"),
         (RECORD, {"ids_sha256": "x"}, "is of a list of 11 images, and .* of another list of 11"),
     ],
@@ -246,6 +250,29 @@ def test_damaged_shards_are_refused(damage: Any, problem: str, made: Path, tmp_p
     damage(shards[0])
     with pytest.raises(RunError, match=problem):
         gather_predictions(shards, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../../mine", "/mine", "..\\mine", ".mine", "a\nb", ""])
+def test_ids_that_lead_elsewhere_are_refused(name: str, made: Path, tmp_path: Path) -> None:
+    shards = copies(made, tmp_path)
+    mine = tmp_path / "mine_segmentation.png"
+    mine.write_bytes(b"mine")
+    part = next((shards[0] / ".parts").glob("*.part"))
+    with _open_part(part) as file:
+        table = file.read()
+    ids = table.column("image_id").to_pylist()
+    noted = {
+        key: value.replace(json.dumps(ids[0]).encode(), json.dumps(name).encode())
+        for key, value in table.schema.metadata.items()
+    }
+    column = pa.array([name, *ids[1:]])
+    place = table.schema.get_field_index("image_id")
+    changed = table.set_column(place, table.schema.field(place), column)
+    _write_part(part, changed.replace_schema_metadata(noted))
+    with pytest.raises(RunError, match=r"\.part: the id '.*' (has|starts|is) .*; gather only"):
+        gather_predictions(shards, tmp_path / "out")
+    assert mine.read_bytes() == b"mine"
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -259,6 +260,19 @@ def test_metadata_change_the_odds_and_are_kept(tmp_path: Path, images: Path) -> 
     np.testing.assert_array_equal(before[1:], after[1:])
     assert not {"age", "sex", "site"} & set(plain.columns)
     assert "metadata" not in json.loads((tmp_path / "plain" / "predict.json").read_text())
+
+
+@pytest.mark.parametrize("named", ["zoe", "images"])
+def test_rows_for_files_elsewhere_are_noted(tmp_path: Path, images: Path, named: str) -> None:
+    whole_bundle(tmp_path / "b", patient=PATIENT)
+    shutil.copytree(images, tmp_path / "zoe")
+    rows = "".join(f"{named}/p{number}.png,60\n" for number in range(3))
+    (tmp_path / "table.csv").write_text(f"path,age\n{rows}")
+    words = (images, "--bundle", tmp_path / "b", "--threads", 1, "--out", tmp_path / "out")
+    result = call(*words, "--metadata", tmp_path / "table.csv")
+    assert result.exit_code == 0, result.output
+    note = f"the rows of 3 images name files of other folders, such as {tmp_path / 'zoe/p0.png'}"
+    assert (note in result.output.replace("\n", "")) == (named == "zoe")
 
 
 def test_a_column_of_the_metadata_names_lesions(tmp_path: Path, images: Path) -> None:

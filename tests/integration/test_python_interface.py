@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -513,6 +513,8 @@ def test_lesions_are_those_of_the_written_table(
     assert (lesion.failed, lesion.probabilities) == (("absent",), found[0].probabilities)
     with pytest.raises(DataError, match="lesion a is not a list of images"):
         loaded.lesions({"a": files[0]})  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="lesion b has no images"):
+        loaded.lesions({"a": files, "b": iter([])})
     alone = naevus.load(segmentation_bundle(tmp_path / "s").folder)
     with pytest.raises(ConfigError, match="predicted by a classifier"):
         alone.lesions(images)
@@ -541,6 +543,13 @@ def test_a_run_is_evaluated_compared_and_plotted(
     dataset = naevus.load_dataset(str(synthetic_images))
     runs = [classification_run(tmp_path / name, synthetic_images, n) for n, name in enumerate("ab")]
     evaluation = naevus.evaluate(tmp_path / "a")
+    stored = next((tmp_path / "a").rglob("oof.parquet"))
+    own: dict[str, Any] = {"part": "task3", "split": "test", "benign": ["AKIEC"],
+                           "taxonomy": "isic2018", "image_type": "all"}  # fmt: skip
+    for option, given in own.items():
+        for subject in (tmp_path / "a", stored):
+            with pytest.raises(ConfigError, match=f"{option} applies to predictions only"):
+                naevus.evaluate(subject, **{option: given})
     metrics = evaluation.to_frame().set_index("metric")
     assert evaluation.classification is not None
     interval = evaluation.classification.as_predicted.intervals["balanced_accuracy"]

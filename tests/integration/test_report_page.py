@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
@@ -30,6 +31,7 @@ from naevus.io.files import write_json
 from naevus.reports import figures
 from naevus.reports.background import appearances, tone_of
 from naevus.reports.gallery import (
+    fold_classifiers,
     no_classifier,
     predictions_classifier,
 )
@@ -45,6 +47,7 @@ from tests.helpers.onnx_graphs import classification_bundle
 if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
     from naevus.datasets.dataset import Dataset
+    from naevus.types import CropMode
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,32 @@ def test_heatmaps_need_the_bundles_of_the_predictions(
         for gallery in section.galleries
         for image in gallery.images
     )
+
+
+@pytest.mark.parametrize("mode", ["crop", "blank", "full"])
+def test_heatmaps_of_crops_need_the_masks(
+    data: Dataset, predictions: Path, tmp_path: Path, mode: CropMode
+) -> None:
+    """Without them the centre square would be drawn, which the network did not get."""
+    made = classification_bundle(tmp_path / "b", explained=True, crop_mode=mode)
+    folder = shutil.copytree(predictions, tmp_path / "predicted")
+    settings = json.loads((folder / "predict.json").read_text())
+    settings["classifier"]["bundles"] = [made.sha256]
+    (folder / "predict.json").write_text(json.dumps(settings))
+    there = results_of_predictions(folder, data)
+    assert predictions_classifier(there, [made]) is not no_classifier
+    shutil.rmtree(folder / "masks")
+    results = results_of_predictions(folder, data)
+    if mode == "full":
+        assert predictions_classifier(results, [made]) is not no_classifier
+        return
+    with pytest.raises(DataError, match="heatmaps need the masks"):
+        predictions_classifier(results, [made])
+    gone = replace(results, out_of_fold=True)
+    assert fold_classifiers(gone) is no_classifier
+    notes = [text for section in make_report(gone, evaluate_results(gone)).sections
+             for text in section.notes]  # fmt: skip
+    assert "There are no heatmaps: the masks that the crops were made with are gone." in notes
 
 
 def test_heatmaps_show_the_predicted_class(

@@ -229,6 +229,14 @@ def _other_held_out(given: Given, folder: Path) -> Given:
     return given._replace(bundles=[*given.bundles[:2], other, given.bundles[3]])
 
 
+def _other_storage(given: Given, folder: Path) -> Given:
+    members = [
+        member.model_dump() | {"storage": "fp16"} for member in given.bundles[2].classifier.members
+    ]
+    other = changed(given.bundles[2], folder, "classifier", members=members)
+    return given._replace(bundles=[*given.bundles[:2], other, given.bundles[3]])
+
+
 def _no_statistics(given: Given, folder: Path) -> Given:
     other = changed(given.bundles[2], folder, "classifier", ood=None)
     return given._replace(bundles=[*given.bundles[:2], other, given.bundles[3]])
@@ -283,6 +291,7 @@ def test_a_classifier_of_whole_images_keeps_its_input(
         (_other_groups, "have another group"),
         (_other_crops, "differ in crop_margin"),
         (_other_held_out, r"held out the folds \[0, 1\], \[0\]"),
+        (_other_storage, r"are stored in fp\d\d and \w+; export them with one --storage"),
         (_no_statistics, "has no OOD statistics"),
         (_two_tasks, "has a network for two tasks"),
         (_no_images, "held-out images are in no data set"),

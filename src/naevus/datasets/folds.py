@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from naevus.datasets.dataset import joined, unit_of
+from naevus.datasets.listing import printable, problem_of_id
 from naevus.errors import DataError, FoldsError
 from naevus.io.extras import require
 from naevus.io.files import write_bytes
@@ -285,7 +286,8 @@ class Folds:
         """Read folds and the `EXCEPTIONS` next to them, and check that they are complete.
 
         Raises:
-            FoldsError: It is not a folds file, an id occurs twice, or a group is split.
+            FoldsError: It is not a folds file, an id occurs twice or cannot name a file, or a group
+                is split.
         """
         path = Path(path)
         table = read_table(path, required=_COLUMNS)[_COLUMNS]
@@ -502,6 +504,11 @@ def _refuse_broken(table: pd.DataFrame) -> None:
     twice = table.loc[table["image_id"].duplicated(), "image_id"]
     if len(twice):
         raise FoldsError(f"{twice.iloc[0]} occurs twice", "use the file as it was written")
+    for image_id in table["image_id"]:
+        if (problem := problem_of_id(image_id)) is not None:
+            raise FoldsError(
+                f"the id {printable(image_id)!r} {problem}", "use the file as it was written"
+            )
     names = set(table["fold"]) - {"train", "test"}
     if not names or names != {str(number) for number in range(len(names))}:
         raise FoldsError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import pandas as pd
 from naevus.datasets.layouts.images import stem_of
 from naevus.datasets.layouts.labels import known
 from naevus.datasets.layouts.values import READERS, not_ages, to_ages
+from naevus.datasets.sources import full_path
 from naevus.errors import ConfigError, DataError
 from naevus.io.files import sha256_of
 from naevus.io.formats import key_of, known_columns, read_table
@@ -46,6 +48,7 @@ class PatientTable:
         scales: The scale of each image in mm per pixel, as far as it is known, by the same keys.
         scale: The scale of every image, if it is the same.
         counting: Whether age, sex and site change the odds; otherwise they are only kept.
+        files: The file that a row names by a path, as far as it exists, by the keys of ``rows``.
     """
 
     columns: tuple[str, ...]
@@ -58,6 +61,7 @@ class PatientTable:
     scales: Mapping[str, float] = field(default_factory=dict, repr=False)
     scale: float | None = None
     counting: bool = True
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -67,15 +71,19 @@ class PatientTable:
             DataError: It cannot be read, no column names the images, it has no age, sex, site or
                 scale, a scale is impossible, or two rows of one image have different values.
         """
-        return cls.of(read_table(path), str(path))
+        return cls.of(read_table(path), str(path), path.parent)
 
     @classmethod
-    def of(cls, table: pd.DataFrame, source: str = "metadata") -> Self:
+    def of(cls, table: pd.DataFrame, source: str = "metadata", folder: Path | None = None) -> Self:
         """Return the metadata in a table with a row an image (see `read`).
+
+        Rows may name images by paths. Where several folders have a file of one name, its images are
+        called as in a job: by folders and name, joined by ``__``.
 
         Args:
             table: With a column that names the images.
             source: Where it is from, for messages.
+            folder: The folder that paths in the table start from.
 
         Raises:
             DataError: As `read`.
@@ -102,7 +110,8 @@ class PatientTable:
             dtype=object,
             index=range(len(table)),
         )
-        names = table[name].str.replace("\\", "/").str.rpartition("/")[2]
+        paths = table[name].str.replace("\\", "/")
+        names = _names(paths)
         aliases = _aliases(names.unique().tolist())
         rows.index = pd.Index([aliases.get(each, each) for each in names], dtype=object)
         rows = rows.where(rows.notna(), None)
@@ -122,6 +131,7 @@ class PatientTable:
             lesions=lesions,
             scales={} if scale is None else _scales(rows.index, table[scale], source),
             not_ages=left_out,
+            files={} if folder is None else _files(rows.index, paths, folder),
         )
 
     @classmethod
@@ -210,6 +220,12 @@ class PatientTable:
         key = image_id if image_id in self.rows else self.aliases.get(image_id, "")
         return key if key in self.rows else None
 
+    def other_file(self, image_id: str, path: Path) -> str | None:
+        """Return the file that an image's row names, if it is not the one at a path."""
+        named = self.files.get(self.key_of(image_id) or "")
+        same = named is None or named == full_path(path) or _same_file(named, path)
+        return None if same else named
+
     def lesions_of(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the lesions of some images by image id, as far as they are known."""
         keys = {image_id: self.key_of(image_id) or "" for image_id in ids}
@@ -233,6 +249,30 @@ class PatientTable:
         cells += [] if self.scale is None else [repr((SCALE, self.scale))]
         cells += [] if self.counting else ["kept"]
         return sha256_of(repr(self.columns), repr(self.everyone), *cells)
+
+
+def _names(paths: pd.Series[str]) -> pd.Series[str]:
+    """Return the names of images: without folders, unless several folders have one of that name."""
+    parts = paths.str.rpartition("/")
+    folders = parts[0].groupby(parts[2].map(stem_of)).transform("nunique")
+    whole = paths.str.replace(r"^(\.?/)+", "", regex=True).str.replace("/", "__")
+    return parts[2].where(folders == 1, whole)
+
+
+def _same_file(one: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)  # noqa: PTH121
+    except OSError:
+        return False
+
+
+def _files(keys: pd.Index[Any], paths: pd.Series[str], folder: Path) -> dict[str, str]:
+    found = {}
+    for key, path in zip(keys, paths, strict=True):
+        file = folder / path
+        if "/" in path and file.is_file():
+            found[key] = full_path(file)
+    return found
 
 
 def _aliases(names: Sequence[str]) -> dict[str, str]:

@@ -115,7 +115,7 @@ class Selection:
                 is as small as the limit.
             NaevusError: A store cannot be listed.
         """
-        known: dict[str, str] = {}
+        of_datasets: list[dict[str, str]] = []
         layouts: list[str] = []
         tables: list[pd.DataFrame] = []
 
@@ -123,7 +123,7 @@ class Selection:
             from naevus.datasets.layouts import report_types  # noqa: PLC0415 (brings pandas)
 
             report_types(dataset, self.image_type, reporter)
-            known.update(dataset.lesions())
+            of_datasets.append(dataset.lesions())
             layouts.append(dataset.layout)
             tables.append(dataset.table)
 
@@ -146,6 +146,8 @@ class Selection:
             known = lesions_in(self.lesions, found.sources)
         elif self.group_by is not None:
             known = lesions_by_folder(found.sources)
+        else:
+            known = _lesions_of_datasets(of_datasets, found.sources)
         sources = found.sources
         if self.limit is not None and self.limit < len(sources):
             sources = spread_out(sources, self.limit, known)
@@ -159,6 +161,24 @@ class Selection:
                 each.image_id: known[each.image_id] for each in sources if each.image_id in known
             }
         return Selected(found, sources, known, layouts, _kept(tables, sources))
+
+
+def _lesions_of_datasets(
+    each: Sequence[Mapping[str, str]], sources: Sequence[ImageFiles]
+) -> dict[str, str]:
+    """Return the lesions of images of several data sets, which may have numbered them alike."""
+    ids = {source.image_id for source in sources}
+    found: dict[str, str] = {}
+    for lesions in each:
+        own = {image_id: lesion for image_id, lesion in lesions.items() if image_id in ids}
+        shared = set(own.values()) & set(found.values())
+        if shared:
+            raise DataError(
+                f"two of the data sets have a lesion {min(shared)!r}, which may not be the same",
+                "predict one after the other, or name the lesions of all images with --lesions",
+            )
+        found |= own
+    return found
 
 
 def _kept(tables: Sequence[pd.DataFrame], sources: Sequence[ImageFiles]) -> PatientTable | None:

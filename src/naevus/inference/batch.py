@@ -77,6 +77,7 @@ class BatchResult:
         shard: Which part of the images this is; None: all of them.
         sizes: The pixel sizes of the images, the most frequent first, if one scale is given for all
             of them.
+        other_files: The files that the metadata name in place of the predicted ones, by image id.
     """
 
     out: Path
@@ -93,6 +94,7 @@ class BatchResult:
     scaled: int | None = None
     shard: Shard | None = None
     sizes: tuple[str, ...] = ()
+    other_files: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
@@ -107,6 +109,12 @@ class BatchResult:
         if self.scaled is not None:
             images = self.predicted + len(self.failed)
             lines.append(f"metadata: {self.scaled:,} of {images:,} images have a scale")
+        if self.other_files:
+            image_id, named = next(iter(self.other_files.items()))
+            lines.append(
+                f"metadata: the rows of {counted(len(self.other_files), 'image')} name files of "
+                f"other folders, such as {named} for {image_id}; check that they are the same"
+            )
         if len(self.sizes) > 1:
             lines.append(
                 f"metadata: one scale for images of {len(self.sizes):,} sizes "
@@ -239,6 +247,7 @@ def predict(
         _scaled(metadata, ids),
         shard,
         () if metadata is None or metadata.scale is None else sizes_of(folder.table),
+        _other_files(metadata, ordered),
     )
 
 
@@ -273,6 +282,14 @@ def _predict_missing(
         if progress is not None:
             progress(done, total)
     return [folder.part(part) for part in parts.values()], total - missing
+
+
+def _other_files(metadata: PatientTable | None, sources: Sequence[ImageFiles]) -> dict[str, str]:
+    """Return the files that metadata name in place of those of the images."""
+    if metadata is None or not metadata.files:
+        return {}
+    named = {each.image_id: metadata.other_file(each.image_id, each.path) for each in sources}
+    return {image_id: file for image_id, file in named.items() if file is not None}
 
 
 def _scaled(metadata: PatientTable | None, ids: Sequence[str]) -> int | None:

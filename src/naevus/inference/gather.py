@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow.parquet as pq
 
 from naevus.bundles.bundle import builtin, find_bundles
+from naevus.datasets.listing import printable, problem_of_id
 from naevus.datasets.sources import kept_ids
 from naevus.errors import BundleError, RunError
 from naevus.inference.batch import BatchResult, join_parts
@@ -245,6 +246,9 @@ def _batches(found: Sequence[_Shard], reporter: Reporter) -> list[_Batch]:
             part = read_part(path)
             if part is None:
                 raise RunError(f"{path}: is damaged", f"copy it once more, or {AGAIN}")
+            for image_id in part.ids:  # they name files
+                if (problem := problem_of_id(image_id)) is not None:
+                    raise RunError(f"{path}: the id {printable(image_id)!r} {problem}", _TOGETHER)
             batches.append(_Batch(shard, path, part))
             move(done, len(paths))
     return sorted(batches, key=lambda each: each.part.ids[0])

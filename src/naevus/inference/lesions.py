@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from naevus.errors import DataError
 from naevus.evaluation.priors import geometric_means
 from naevus.inference.probabilities import ClassProbabilities
 from naevus.io.files import atomic, write_csv
@@ -233,6 +234,8 @@ def lesions_of(
             lesions.append(name)
             predicted.append(each)
     codes = list(predicted[0].probabilities) if predicted else []
+    # A scale or a lesion's id are metadata, too, and change no odds.
+    patients = any(set(Patient._fields) & set(each.metadata) for each in predicted)
     natural = [[each.probabilities[code] for code in codes] for each in predicted]
     balanced = [[each.balanced_probabilities[code] for code in codes] for each in predicted]
     probabilities = ImageProbabilities(
@@ -241,7 +244,7 @@ def lesions_of(
         np.array(natural, np.float64).reshape(len(predicted), len(codes)),
         np.array(balanced, np.float64).reshape(len(predicted), len(codes)),
         predicted[0].taxonomy if predicted else None,
-        [_patient(each.metadata) for each in predicted if each.metadata],
+        [_patient(each.metadata) for each in predicted] if patients else [],
     )
     return put_together(lesions, probabilities, failed, sets_of)
 
@@ -252,6 +255,27 @@ def _patient(metadata: Mapping[str, Any]) -> Patient:
 
 def _by_code(classes: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
     return dict(zip(classes, values.tolist(), strict=True))
+
+
+def known_lesions(lesions: Mapping[str, Any]) -> dict[str, str]:
+    """Return lesion ids as text, without those that are not known (None, NaN, NA or empty).
+
+    Raises:
+        DataError: An id is neither text nor a whole number.
+    """
+    import pandas as pd  # noqa: PLC0415 (slow to import)
+
+    found = {}
+    for image_id, lesion in lesions.items():
+        if pd.api.types.is_scalar(lesion) and pd.isna(lesion):
+            continue
+        if not isinstance(lesion, str | int | np.integer) or isinstance(lesion, bool):
+            raise DataError(
+                f"the lesion of {image_id} is {lesion!r}", "give its id as text or a whole number"
+            )
+        if text := str(lesion).strip():
+            found[image_id] = text
+    return found
 
 
 class LesionCounts(NamedTuple):

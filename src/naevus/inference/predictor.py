@@ -16,7 +16,7 @@ from naevus.images.read import Limits
 from naevus.inference.abilities import Abilities
 from naevus.inference.engines.base import refuse_forked
 from naevus.inference.inputs import ImageInput, image_input_of, is_one, table_of
-from naevus.inference.lesions import lesions_of
+from naevus.inference.lesions import known_lesions, lesions_of
 from naevus.inference.networks import find_job_bundles, open_networks
 from naevus.inference.options import OUTPUTS, PredictionOptions
 from naevus.inference.pipeline import Pipeline
@@ -308,7 +308,8 @@ class Predictor:
 
         Raises:
             ConfigError: There is no classifier.
-            DataError: An object is not an image, or a lesion has an image rather than a list.
+            DataError: An object is not an image, or a lesion has no images, or an image rather than
+                a list.
 
         Examples:
             >>> (lesion,) = load("bundle").lesions({"left arm": ["lesion.jpg", "absent.jpg"]})
@@ -322,7 +323,10 @@ class Predictor:
             raise DataError(
                 f"lesion {single[0]} is not a list of images", "put its image in a list"
             )
-        pairs = [(name, image) for name, own in images.items() for image in own]
+        each = {name: list(own) for name, own in images.items()}
+        if empty := [name for name, own in each.items() if not own]:
+            raise DataError(f"lesion {empty[0]} has no images", "leave it out")
+        pairs = [(name, image) for name, own in each.items() for image in own]
         found = self.stream([image for _, image in pairs], errors="yield", metadata=metadata)
         outcomes = zip((name for name, _ in pairs), found, strict=True)
         return lesions_of(outcomes, classifier.sets_of)
@@ -349,6 +353,7 @@ class Predictor:
             out: The folder: it gets ``predictions.parquet``, ``predictions.csv``, masks and crops.
             outputs: What else to write, or to leave out: ``OutputOptions(heatmaps=True)``.
             lesions: The lesion of each image, by image id: ``lesions.parquet`` has a row for each.
+                Images whose lesion is None, NaN or empty are left out of it.
             metadata: As in a call.
             shard: Predict only this part of the images, such as ``"2/16"``;
                 `naevus.inference.gather` joins the parts.
@@ -360,7 +365,7 @@ class Predictor:
             The numbers of images, the failed images, and the written files.
 
         Raises:
-            DataError: There is no image.
+            DataError: There is no image, or a lesion's id is neither text nor a whole number.
             ConfigError: An option has no effect, a bundle lacks what it needs, or there is no such
                 shard.
             NaevusError: ``out`` contains other predictions, is in use, or the disk is full.
@@ -387,7 +392,7 @@ class Predictor:
             threads=self._threads,
             limits=self._pipeline.limits,
             unusable=found.failed,
-            lesions=lesions,
+            lesions=None if lesions is None else known_lesions(lesions),
             shard=None if shard is None else Shard.parse(shard),
             backend=backend,
             progress=progress,

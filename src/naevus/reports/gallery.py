@@ -251,10 +251,12 @@ def no_classifier(_image_id: str) -> None:
 def fold_classifiers(results: Results) -> ClassifierOf:
     """Return a function that gives the classifier of the fold that held an image out.
 
+    If the masks that the crops were made with are gone, there are no heatmaps.
+
     Raises:
         BundleError: A fold's bundle is damaged; raised on first use.
     """
-    if results.labelled is None:
+    if results.labelled is None or _masks_gone(results):
         return no_classifier
     table, bundles = results.labelled.table, results.fold_bundles
     folds = dict(zip(table["image_id"], table["fold"], strict=True))
@@ -276,7 +278,8 @@ def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> Class
 
     Raises:
         BundleError: They were made with other bundles.
-        DataError: Diagnoses are scored in other classes than those of the bundles.
+        DataError: Diagnoses are scored in other classes than those of the bundles, or the masks
+            that the crops were made with are gone.
     """
     if not bundles:
         return no_classifier
@@ -287,6 +290,11 @@ def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> Class
             "name the bundles given to predict with --bundle, or leave it out",
         )
     classifier = Classifier(bundles, tta=made_with["tta"])
+    if classifier.needs_mask and _masks_gone(results):
+        raise DataError(
+            "heatmaps need the masks that the crops were made with, and there are none",
+            "predict without --no-masks, or leave out --bundle",
+        )
     codes = results.labelled.taxonomy.codes if results.labelled is not None else ()
     if set(codes) - set(classifier.classes):
         raise DataError(
@@ -295,6 +303,11 @@ def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> Class
             "leave out --bundle",
         )
     return lambda _: classifier
+
+
+def _masks_gone(results: Results) -> bool:
+    """Whether images were cropped by predicted masks that are not there any more."""
+    return results.own_masks and results.mask_folder is None
 
 
 def gallery_section(
@@ -360,6 +373,8 @@ def _notes(results: Results, galleries: tuple[Gallery, ...], unread: int) -> lis
             "and grey ones little or nothing. They are coarse. Compare regions within an image, "
             "not between images."
         )
+    if results.out_of_fold and results.labelled is not None and _masks_gone(results):
+        notes.append("There are no heatmaps: the masks that the crops were made with are gone.")
     if unread:
         notes.append(f"{unread} unreadable images are left out.")
     return notes

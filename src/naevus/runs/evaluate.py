@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naevus.datasets.masksurvey import check_areas
-from naevus.errors import DataError
+from naevus.errors import ConfigError, DataError
 from naevus.evaluation.evaluate import evaluate
 from naevus.evaluation.subgroups import attributes_of
 from naevus.io.progress import SILENT, warn_all
@@ -100,6 +100,7 @@ def evaluate_folders(
         reporter: Receives notes on excluded images.
 
     Raises:
+        ConfigError: An option applies to predictions only.
         RunError: A folder is neither a run nor predictions, or is incomplete.
         DataError: The folders cannot be evaluated together, or there is no ground truth.
         NaevusError: SciPy or scikit-learn is not installed.
@@ -112,6 +113,11 @@ def evaluate_folders(
         cls: 24 images of ... lesions, out-of-fold...
     """
     paths = [Path(each) for each in (first, *others)]
+    if any(path.is_file() or is_run(path) for path in paths):
+        own = {"benign": benign, "taxonomy": taxonomy not in (None, "auto"),
+               "image_type": image_type != "auto", "part": part, "split": split}  # fmt: skip
+        for option in (name for name, value in own.items() if value):
+            raise ConfigError(f"{option} applies to predictions only", f"leave out {option}")
     if any(path.is_file() for path in paths):
         if not all(path.is_file() for path in paths):
             raise DataError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 from naevus.errors import ConfigError, RunError
 from naevus.io.files import sha256_of, write_json
 from naevus.io.formats import read_json
+from naevus.taxonomy import ATTRIBUTES
 from naevus.types import FailedImage
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 RECORD: Final = "shard.json"
 """The record of a finished shard, in its folder."""
 AGAIN: Final = "run its command again"
+FILES: Final = ("mask", "crop", "heatmap", *(f"attribute {name}" for name in ATTRIBUTES))
+"""The kinds of files that a job may write for each image."""
 _ANY: Final = (str, type(None))
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "shard": (str,), "images": (int,), "ids_sha256": (str,), "naevus_version": (str,),
@@ -120,6 +123,8 @@ class ShardRecord:
         if not path.exists():
             raise RunError(f"{folder}: is not a finished shard (no {RECORD})", AGAIN)
         found: dict[str, Any] = read_json(path, AGAIN, members=_TYPES, error=RunError)
+        if strange := [kind for kind in found["files"] if kind not in FILES]:
+            raise RunError(f"{path}: {strange[0]!r} is no kind of file", AGAIN)
         try:
             return cls(
                 **found

@@ -232,6 +232,7 @@ def test_folds_are_read_as_written(tmp_path: Path) -> None:
         (["a,g,0", "b,h,2"], "the folds are named 0, 2"),
         (["a,g,test"], "the folds are named nothing"),
         (["a,,0"], "a row is not complete"),
+        (["a,g,0", "../b,h,1"], "the id '../b' has a path separator"),
     ],
 )
 def test_broken_fold_files_are_errors(tmp_path: Path, lines: list[str], message: str) -> None:

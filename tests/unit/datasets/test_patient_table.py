@@ -59,6 +59,31 @@ def test_ids_may_have_the_suffix_of_their_file(tmp_path: Path) -> None:
     assert table.key_of("c.jpg") is None
 
 
+@pytest.mark.parametrize("slash", ["/", "\\"])
+@pytest.mark.parametrize("column", ["path", "image_id", "file"])
+def test_files_of_one_name_in_several_folders_are_several_images(
+    tmp_path: Path, column: str, slash: str
+) -> None:
+    rows = ["anna/1.jpg,81,", "./bert/1.jpg,,male", "carl/2.jpg,30,", "bert/1.jpg,,"]
+    table = metadata(tmp_path, f"{column},age,sex", *(row.replace("/", slash) for row in rows))
+    assert table.patient("anna__1") == Patient(81.0)
+    assert table.patient("bert__1") == Patient(None, "male")
+    assert table.patient("2") == Patient(30.0)
+    assert table.key_of("1") is None
+
+
+def test_rows_that_name_another_file_are_known(tmp_path: Path) -> None:
+    for place in ("anna/1.jpg", "zoe/1.jpg", "zoe/2.jpg"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).touch()
+    (tmp_path / "linked").symlink_to("anna")
+    table = metadata(tmp_path, "path,age", "anna/1.jpg,81", "gone/2.jpg,30", "3.jpg,5")
+    assert table.other_file("1", tmp_path / "zoe/1.jpg") == str(tmp_path / "anna/1.jpg")
+    for image_id, place in (("1", "anna/1.jpg"), ("1", "linked/1.jpg"), ("2", "zoe/2.jpg")):
+        assert table.other_file(image_id, tmp_path / place) is None
+    assert table.other_file("1", Path("s3://bucket/1.jpg")) is not None
+
+
 @pytest.mark.parametrize("age", ["55", "55.0", "55,0", " 55 "])
 def test_ages_are_years(tmp_path: Path, age: str) -> None:
     assert metadata(tmp_path, "image;age", f"a;{age}").patient("a").age == 55

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from naevus.datasets.selection import (
 )
 from naevus.errors import ConfigError, DataError
 from naevus.images.preprocess import ImageFiles
+from naevus.images.read import write_png
 from tests.helpers.layouts import Warned
 
 # Options that fit together.
@@ -234,3 +236,30 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path, text: str, problem: 
         lesions_in(path, sources)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def two_data_sets(root: Path, *lesions: str) -> list[Path]:
+    """Write two data sets with two test images each, of these four lesions."""
+    for number, lesion in enumerate(lesions):
+        folder = root / "AB"[number // 2]
+        write_png(folder / f"{number}.png", np.full((8, 8, 3), number, np.uint8))
+        with (folder / "labels.csv").open("a") as table:
+            if number % 2 == 0:
+                table.write("image,diagnosis,split,lesion_id\n")
+            table.write(f"{number}.png,NV,test,{lesion}\n")
+    return [root / "A", root / "B"]
+
+
+def test_lesions_of_two_data_sets_are_not_joined_by_their_numbers(tmp_path: Path) -> None:
+    roots = two_data_sets(tmp_path, "1", "1", "1", "2")
+    with pytest.raises(DataError, match=r"have a lesion '1'.*--lesions"):
+        Selection(roots, split="test").find(tmp_path / "out")
+    (tmp_path / "all.csv").write_text("image_id,lesion_id\n0,a\n1,a\n2,b\n3,c\n")
+    found = Selection(roots, split="test", lesions=tmp_path / "all.csv").find(tmp_path / "out")
+    assert found.lesions == {"0": "a", "1": "a", "2": "b", "3": "c"}
+
+
+def test_lesions_of_two_data_sets_stay(tmp_path: Path) -> None:
+    roots = two_data_sets(tmp_path, "1", "1", "2", "3")
+    found = Selection(roots, split="test").find(tmp_path / "out")
+    assert found.lesions == {"0": "1", "1": "1", "2": "2", "3": "3"}

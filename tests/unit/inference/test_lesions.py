@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from naevus.errors import DataError
 from naevus.inference.lesions import (
     ImageProbabilities,
     Lesion,
     LesionCounts,
+    known_lesions,
     lesions_of,
     lesions_schema,
     put_together,
 )
 from naevus.inference.prediction import Prediction
-from naevus.types import FailedImage
+from naevus.types import FailedImage, Patient
 
 CODES = ("MEL", "NV", "BKL")
 
@@ -97,6 +100,30 @@ def test_predictions_become_lesions() -> None:
         ["a", "a", "b"], predicted, [("q", "b")]
     )
     assert lesions_of([("b", lost)]) == [Lesion("b", (), (), ("q",))]
+
+
+def test_a_scale_or_a_lesion_id_is_no_patient() -> None:
+    def sets_of(natural: np.ndarray, _: np.ndarray, patients: object) -> np.ndarray:
+        seen.append(patients)
+        return np.asarray(natural >= 0.2)
+
+    seen: list[object] = []
+    for metadata in ({}, {"lesion_id": "a"}, {"age": 60.0}, {"age": None, "lesion_id": "a"}):
+        one = Prediction("p", np.zeros((2, 2, 3), np.uint8), 2, 2, probabilities={"MEL": 1.0},
+                         balanced_probabilities={"MEL": 1.0}, metadata=metadata)  # fmt: skip
+        lesions_of([("a", one)], sets_of)
+    assert seen == [None, None, [Patient(60.0)], [Patient()]]
+
+
+def test_lesions_that_are_not_known_are_no_lesion() -> None:
+    given = {"a": "L1", "b": np.nan, "c": None, "d": pd.NA, "e": " ", "f": 7, "g": np.int64(8)}
+    assert known_lesions(given) == {"a": "L1", "f": "7", "g": "8"}
+
+
+@pytest.mark.parametrize("lesion", [1.0, True, ["L1"], b"L1"])
+def test_lesions_are_text_or_whole_numbers(lesion: object) -> None:
+    with pytest.raises(DataError, match="the lesion of a is"):
+        known_lesions({"a": lesion})
 
 
 def test_rows_have_the_columns_of_the_table() -> None:

@@ -45,7 +45,7 @@ LIMIT_S: Final = 15.0
 """Time limit of a trial in seconds."""
 ATTEMPTS: Final = 3
 """How often to repeat a trial that had no time for all rounds, as on a busy machine."""
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 180.0
 """Time limit for fp32, or for a requested setup, in seconds: slow machines compile slowly."""
 _AUTOMATIC: Final = "automatic"
 _TASKS: Final = ("segmentation", "classification")
@@ -321,7 +321,14 @@ def _gain(base: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _nothing(trials: Trials) -> ConfigError:
-    problems = "; ".join(f"{setup}: {why}" for setup, why in rejected(trials).items())
+    found = rejected(trials)
+    if {*found.values()} == {TIMEOUT}:
+        return ConfigError(
+            f"the networks did not start within {PATIENCE_S:.0f} s ({', '.join(map(str, found))})",
+            "try again when the machine is less busy, or set NAEVUS_CACHE=off to start without "
+            "a trial",
+        )
+    problems = "; ".join(f"{setup}: {why}" for setup, why in found.items())
     remedy = "name another engine or precision" if len(trials) == 1 else "try another machine"
     if not _version(_LAST.engine):
         remedy = f"{how_to_install('onnxruntime')}, or name another engine, or {remedy}"

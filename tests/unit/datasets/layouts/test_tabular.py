@@ -41,6 +41,27 @@ def test_tables_of_every_encoding_are_read_identically(tmp_path: Path, encoding:
             assert table["diagnosis"].tolist() == ["Melanom", "Nävus"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "heading",
+    ["id,age,age", "id; age;age ", "\n\nid\tage\tage", '"id","age","age"', "sep=|\nid|age|age"],
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, heading: str, end: str) -> None:
+    path = tmp_path / "t.csv"
+    separator = max(",;\t|", key=heading.count)
+    text = f"{heading}\n{separator.join(('a', '55', '20'))}\n"
+    path.write_bytes(text.replace("\n", end).encode())
+    with pytest.raises(DataError, match="two columns are called 'age'"):
+        read_table(path)
+
+
+def test_columns_without_a_name_or_with_a_number_stay(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,age,age.1, ,\na,55,20,1,2\n")
+    table = read_table(path)
+    assert (table["age"].tolist(), table["age.1"].tolist()) == (["55"], ["20"])
+
+
 def test_damaged_tables_are_errors_that_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('sep=;\nIMAGE ;"dx"\n a ; nv \n;\n\nb;""\n')

@@ -16,7 +16,7 @@ from naevus.inference.engines.automatic import candidates, choose, decide, descr
 from naevus.inference.engines.openvino import SWITCH
 from naevus.inference.engines.trial import TIMEOUT, EngineSetup, Result, TrialNetwork
 from naevus.inference.networks import open_networks
-from naevus.types import EngineChoice
+from naevus.types import EngineChoice, Precision
 from tests.helpers.onnx_graphs import (
     classification_bundle,
     sampled,
@@ -223,6 +223,17 @@ def test_a_named_engine_is_tried_alone_and_fails_clearly(
     broken(monkeypatch, "killed by a signal")
     with pytest.raises(ConfigError, match=r"openvino bf16: crashes \(signal 11\)"):
         choose([bundle], precision="bf16", report=pytest.fail)
+
+
+@pytest.mark.parametrize("precision", [None, "fp32"])
+def test_a_machine_too_busy_to_start_is_said_to_be(
+    bundle: Bundle, kept: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision | None
+) -> None:
+    broken(monkeypatch, "hangs", only=False)
+    monkeypatch.setattr(automatic, "candidates", lambda *_: [F32])
+    monkeypatch.setattr(automatic, "_version", lambda name: "1" if name == "openvino" else None)
+    with pytest.raises(ConfigError, match=r"did not start within 1 s \(openvino fp32\).*CACHE=off"):
+        choose([bundle], precision=precision, report=lambda _: None)
 
 
 def test_trials_run_once_and_their_result_is_stored(
