@@ -24,13 +24,13 @@ from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
 from naevus.io.words import counted
 from naevus.reports.contact_sheet import TILE, Tile, contact_sheet, page_template
-from naevus.runs.prediction_tables import Conditions, about, read_rows
+from naevus.runs.prediction_tables import Conditions, about
 from naevus.runs.predictions import PredictionsFolder
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
 from naevus.types import Patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 MOST: Final = 2000
 """The maximum number of images of an overview, to keep it under 50 MB."""
 _SIDE, _SHEET_QUALITY = 256, 80
+_PIECE: Final = 4096  # rows that are read at a time
 _PRESENCE: Final = {f"presence_{name}": title for name, title in ATTRIBUTES.items()}
 
 
@@ -140,19 +141,20 @@ def overview_of(
     metadata = about(out.table)
     codes, taxonomy = metadata["classes"], TAXONOMIES.get(metadata.get("taxonomy") or "")
     malignant = [one.code for one in taxonomy.diagnoses if one.malignant] if taxonomy else []
-    cards = [_card(row, malignant) for row in _rows(out.table, codes)]
-    if diagnoses:
-        wanted = {code.upper() for code in diagnoses}
-        cards = [card for card in cards if card.answer in wanted]
-    if not cards:
+    wanted = {code.upper() for code in diagnoses or ()}
+    chosen, order, total = list[Card](), "", 0
+    for rows in _rows(out.table, codes):  # tables may be larger than the memory
+        cards = [_card(row, malignant) for row in rows]
+        cards = [card for card in cards if not wanted or card.answer in wanted]
+        total += len(cards)
+        chosen, order = _first([*chosen, *cards], most)
+    if not total:
         of = f" of {', '.join(diagnoses)}" if diagnoses else ""
         raise DataError(f"{folder} contains no predictions{of}", "choose another folder or filter")
-    total = len(cards)
-    chosen, order = _first(cards, most)
     notes = []
     if total > most:
         notes.append(f"Shown are {most:,} of {total:,} images: those with {order}.")
-    paths = dict(_paths(out.table))
+    paths = _paths(out.table, {card.name for card in chosen})
     shown: list[Card] = []
     with reporter.progress("reading images", len(chosen)) as move, Workers(cpu_count()) as workers:
         for piece in batches(chosen):
@@ -225,20 +227,25 @@ def _first(cards: Sequence[Card], most: int) -> tuple[list[Card], str]:
     return list(cards[:most]), "the first ids"
 
 
-def _rows(table: Path, codes: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(table: Path, codes: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Read the table in pieces."""
     names = ["image_id", "predicted", "confidence", "prediction_set", "quality_flags"]
     sizes = ["lesion_area", "lesion_touches_border", *COLUMNS.values()]
     optional = ("mm_per_pixel", *_PRESENCE, *Patient._fields)
     sizes += [name for name in optional if name in pq.read_schema(table).names]
-    found: list[dict[str, Any]] = read_rows(
-        table, [*names, *sizes, *(f"prob_{code}" for code in codes)]
-    ).to_pylist()
+    columns = [*names, *sizes, *(f"prob_{code}" for code in codes)]
+    with pq.ParquetFile(table) as file:
+        yield from (piece.to_pylist() for piece in file.iter_batches(_PIECE, columns=columns))
+
+
+def _paths(table: Path, ids: Collection[str]) -> dict[str, str]:
+    """Return the paths of some images, by id."""
+    found: dict[str, str] = {}
+    with pq.ParquetFile(table) as file:
+        for piece in file.iter_batches(_PIECE, columns=["image_id", "path"]):
+            rows = piece.to_pylist()
+            found |= {row["image_id"]: row["path"] for row in rows if row["image_id"] in ids}
     return found
-
-
-def _paths(table: Path) -> Iterator[tuple[str, str]]:
-    rows = read_rows(table, ["image_id", "path"])
-    return zip(rows.column("image_id").to_pylist(), rows.column("path").to_pylist(), strict=True)
 
 
 def _card(row: Mapping[str, Any], malignant: Sequence[str]) -> Card:

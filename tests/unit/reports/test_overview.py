@@ -17,6 +17,7 @@ from naevus.errors import DataError
 from naevus.images.geometry import Box
 from naevus.images.measurements import Measurements, size_columns
 from naevus.images.read import read, write_png
+from naevus.reports import overview
 from naevus.reports.overview import overview_of, write_overview, write_overview_sheet
 from naevus.runs.prediction_tables import ABOUT, Schema
 from naevus.taxonomy import ISIC2018
@@ -220,6 +221,17 @@ def test_an_overview_of_many_images_names_its_choice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains no predictions of mel"):
         overview_of(out, diagnoses=["mel"])
     assert len(overview_of(out, diagnoses=["nv"]).cards) == 8
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 9])
+@pytest.mark.parametrize("codes", [ISIC2018.codes, ()])
+def test_it_makes_no_difference_in_which_pieces_a_table_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codes: tuple[str, ...], rows: int
+) -> None:
+    out = predictions(tmp_path, 8, codes)
+    whole = overview_of(out, most=3)
+    monkeypatch.setattr(overview, "_PIECE", rows)
+    assert overview_of(out, most=3) == whole
 
 
 def test_an_overview_of_masks_alone_has_no_diagnoses(tmp_path: Path) -> None:
