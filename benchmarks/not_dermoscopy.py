@@ -77,9 +77,8 @@ if TYPE_CHECKING:
 
 SHARED = Path(os.environ.get("NAEVUS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 FOLDS = Path(__file__).parents[1] / "results" / "folds"
-BOTH = FOLDS / "isic2018-task3-and-task1.csv"
-FOLD_FILES = [FOLDS / "isic2018-task3.csv", BOTH, BOTH]
-"""The folds of the networks that come with naevus."""
+FIRST, OTHERS = FOLDS / "isic2018-task3.csv", FOLDS / "isic2018-task3-and-task1.csv"
+"""The folds of the first built-in classifier, and of the others."""
 SHARP = "ISIC2018_Task3_Training_Input_sharp"
 BANK = 4000
 console = Console(width=None if os.isatty(1) else 220, highlight=False)
@@ -149,8 +148,8 @@ def main() -> None:
 def _look(part: str, bundle: Bundle, asked: argparse.Namespace) -> list[TrainingData]:
     """Run the networks on all images; return the outputs of each."""
     ((fold,),) = {member.folds for member in bundle.classifier.members}
-    folds = [Folds.read(path) for path in asked.folds or FOLD_FILES]
     count = len(bundle.classifier.members)
+    folds = [Folds.read(path) for path in asked.folds or [FIRST, *[OTHERS] * (count - 1)]]
     if len(folds) != count:
         raise SystemExit(f"{len(folds)} files of folds for {count} networks: give --folds for each")
     networks = open_networks([bundle], precision="fp32")
