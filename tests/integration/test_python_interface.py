@@ -515,6 +515,14 @@ def test_lesions_are_those_of_the_written_table(
         loaded.lesions({"a": files[0]})  # type: ignore[dict-item]
     with pytest.raises(DataError, match="lesion b has no images"):
         loaded.lesions({"a": files, "b": iter([])})
+    with pytest.raises(DataError, match="lesion nan has no id"):
+        loaded.lesions({np.nan: files})  # type: ignore[dict-item]
+    numbered = loaded.lesions({7: [files[0], absent]})  # type: ignore[dict-item]
+    assert [(each.lesion_id, each.failed) for each in numbered] == [("7", ("absent",))]
+    gaps: dict[str, Any] = known | {"p0": np.nan, "p1": 7, "p2": None}
+    other = loaded.to_folder(folder / "images", tmp_path / "gaps", lesions=gaps)
+    assert other.lesions is not None
+    assert (other.lesions.lesions, other.lesions.unknown) == (2, 3)
     alone = naevus.load(segmentation_bundle(tmp_path / "s").folder)
     with pytest.raises(ConfigError, match="predicted by a classifier"):
         alone.lesions(images)

@@ -170,6 +170,16 @@ def test_heatmaps_of_crops_need_the_masks(
     (folder / "predict.json").write_text(json.dumps(settings))
     there = results_of_predictions(folder, data)
     assert predictions_classifier(there, [made]) is not no_classifier
+    unknown = replace(data, table=data.table.assign(mask_path=None))  # a mask may then be missing
+    for mask in sorted((folder / "masks").iterdir())[::2]:
+        mask.unlink()
+    there = results_of_predictions(folder, unknown)
+    report = make_report(there, evaluate_results(there), predictions_classifier(there, [made]))
+    shown = [image for section in report.sections for gallery in section.galleries
+             for image in gallery.images if not gallery.name.endswith("masks")]  # fmt: skip
+    known = [there.predicted_mask(image.image_id) is not None for image in shown]
+    assert len(set(known)) == 2
+    assert [bool(image.cam) for image in shown] == [mode == "full" or each for each in known]
     shutil.rmtree(folder / "masks")
     results = results_of_predictions(folder, data)
     if mode == "full":

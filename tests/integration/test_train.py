@@ -511,7 +511,7 @@ def test_initialising_from_the_built_in_bundle(
     )
     run = start_run(tmp_path / "run", recipe, folds, training_data, [1], warned)
     assert any(text.startswith("note: built-in has learnt from") for text in warned.lines)
-    assert any("has learnt with size 192, not 64" in text for text in warned.lines)
+    assert any("has learnt on another input: size 192, not 64" in text for text in warned.lines)
     assert run.inputs["init_from"] == "built-in"
 
     monkeypatch.setattr("naevus.training.train.Trainer", _begin)

@@ -379,6 +379,9 @@ def test_a_prediction_of_the_tutorial_s_numbers_reads_as_the_tutorial_shows() ->
     lines = [line for line in excerpt.splitlines() if line.strip() not in {"", "..."}]
     assert [line for line in lines if line not in shown.splitlines()] == []
     assert f"# {prediction.predicted} {prediction.confidence:.2f}" in readme
+    assert f'# ("{prediction.predicted}", {prediction.confidence:.2f})' in page
+    first = ", ".join(f'"{code}": {probabilities[code]:.3f}' for code in ISIC2018.codes[:2])
+    assert f"# {{{first}, ...}}" in page
 
 
 def test_the_notebook_has_its_outputs_and_no_path_of_the_machine_that_ran_it(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from naevus.datasets.layouts.images import stem_of
 from naevus.datasets.layouts.labels import known
 from naevus.datasets.layouts.values import READERS, not_ages, to_ages
-from naevus.datasets.sources import full_path
+from naevus.datasets.row_names import RowNames
 from naevus.errors import ConfigError, DataError
 from naevus.io.files import sha256_of
 from naevus.io.formats import key_of, known_columns, read_table
@@ -22,6 +19,8 @@ from naevus.types import METADATA, Patient
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from naevus.images.preprocess import ImageFiles
 
 KEY = "image_id"
 
@@ -39,7 +38,8 @@ class PatientTable:
     Attributes:
         columns: The columns of `METADATA` that there are.
         rows: The values of each image, in the order of the columns; None: not known.
-        aliases: Names of images with their suffix, and the key of each in ``rows``.
+        names: What the rows call their images.
+        images: The key in ``rows`` of each image that was found by its file, by id.
         everyone: The values of every image, if all are of one patient.
         ignored: Columns that are not used.
         not_ages: Images, and their entries in the column of ages that are none: they count as
@@ -48,12 +48,12 @@ class PatientTable:
         scales: The scale of each image in mm per pixel, as far as it is known, by the same keys.
         scale: The scale of every image, if it is the same.
         counting: Whether age, sex and site change the odds; otherwise they are only kept.
-        files: The file that a row names by a path, as far as it exists, by the keys of ``rows``.
     """
 
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, repr=False)
-    aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
+    names: RowNames = field(default_factory=RowNames, repr=False)
+    images: Mapping[str, str] = field(default_factory=dict, repr=False)
     everyone: tuple[Any, ...] | None = None
     ignored: tuple[str, ...] = ()
     not_ages: tuple[tuple[str, str], ...] = ()
@@ -61,7 +61,6 @@ class PatientTable:
     scales: Mapping[str, float] = field(default_factory=dict, repr=False)
     scale: float | None = None
     counting: bool = True
-    files: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -76,9 +75,6 @@ class PatientTable:
     @classmethod
     def of(cls, table: pd.DataFrame, source: str = "metadata", folder: Path | None = None) -> Self:
         """Return the metadata in a table with a row an image (see `read`).
-
-        Rows may name images by paths. Where several folders have a file of one name, its images are
-        called as in a job: by folders and name, joined by ``__``.
 
         Args:
             table: With a column that names the images.
@@ -110,10 +106,8 @@ class PatientTable:
             dtype=object,
             index=range(len(table)),
         )
-        paths = table[name].str.replace("\\", "/")
-        names = _names(paths)
-        aliases = _aliases(names.unique().tolist())
-        rows.index = pd.Index([aliases.get(each, each) for each in names], dtype=object)
+        names = RowNames.of(table[name], folder)
+        rows.index = pd.Index(names.keys, dtype=object)
         rows = rows.where(rows.notna(), None)
         left_out: tuple[tuple[str, str], ...] = ()
         if "age" in used:
@@ -126,12 +120,11 @@ class PatientTable:
         return cls(
             tuple(used),
             _one_row_each(rows, source),
-            aliases,
+            names,
             ignored=tuple(each for each in table.columns if each not in own),
             lesions=lesions,
             scales={} if scale is None else _scales(rows.index, table[scale], source),
             not_ages=left_out,
-            files={} if folder is None else _files(rows.index, paths, folder),
         )
 
     @classmethod
@@ -215,16 +208,22 @@ class PatientTable:
             )
         return replace(self, scale=checked_scale(str(scale), "all images"))
 
+    def for_files(self, sources: Sequence[ImageFiles]) -> Self:
+        """Return the metadata with the rows of these images, as far as rows name their files."""
+        keys = {each.image_id: self.names.key_of(each.image_id, each.path) for each in sources}
+        return replace(self, images={name: key for name, key in keys.items() if key in self.rows})
+
     def key_of(self, image_id: str) -> str | None:
         """Return the key of an image's row in ``rows``; None without a row."""
-        key = image_id if image_id in self.rows else self.aliases.get(image_id, "")
+        key = self.images.get(image_id) or self.names.key_of(image_id)
         return key if key in self.rows else None
 
-    def other_file(self, image_id: str, path: Path) -> str | None:
-        """Return the file that an image's row names, if it is not the one at a path."""
-        named = self.files.get(self.key_of(image_id) or "")
-        same = named is None or named == full_path(path) or _same_file(named, path)
-        return None if same else named
+    def other_files(self, sources: Sequence[ImageFiles]) -> dict[str, str]:
+        """Return the files that rows name in place of those of their images, by image id."""
+        found = {self.key_of(each.image_id): each for each in sources}
+        places = {key: each.path for key, each in found.items() if key is not None}
+        others = self.names.other_files(places)
+        return {found[key].image_id: file for key, file in others.items()}
 
     def lesions_of(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the lesions of some images by image id, as far as they are known."""
@@ -249,37 +248,6 @@ class PatientTable:
         cells += [] if self.scale is None else [repr((SCALE, self.scale))]
         cells += [] if self.counting else ["kept"]
         return sha256_of(repr(self.columns), repr(self.everyone), *cells)
-
-
-def _names(paths: pd.Series[str]) -> pd.Series[str]:
-    """Return the names of images: without folders, unless several folders have one of that name."""
-    parts = paths.str.rpartition("/")
-    folders = parts[0].groupby(parts[2].map(stem_of)).transform("nunique")
-    whole = paths.str.replace(r"^(\.?/)+", "", regex=True).str.replace("/", "__")
-    return parts[2].where(folders == 1, whole)
-
-
-def _same_file(one: str, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)  # noqa: PTH121
-    except OSError:
-        return False
-
-
-def _files(keys: pd.Index[Any], paths: pd.Series[str], folder: Path) -> dict[str, str]:
-    found = {}
-    for key, path in zip(keys, paths, strict=True):
-        file = folder / path
-        if "/" in path and file.is_file():
-            found[key] = full_path(file)
-    return found
-
-
-def _aliases(names: Sequence[str]) -> dict[str, str]:
-    """Return the id of each name that has a suffix, unless several differ in their suffix alone."""
-    stems = {name: stem_of(name) for name in names}
-    several = Counter(stem for name, stem in stems.items() if stem != name)
-    return {name: stem for name, stem in stems.items() if stem != name and several[stem] == 1}
 
 
 def _lesions(lesions: pd.Series[Any], source: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -19,7 +20,6 @@ from naevus.datasets.sources import (
     remote_images,
 )
 from naevus.errors import ConfigError, DataError
-from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.limits import SMALLER, TEXT, TooLargeError, check_rows, check_text, read_limited
 from naevus.io.progress import SILENT
 from naevus.io.stores import Store, url_of
@@ -170,7 +170,8 @@ def _lesions_of_datasets(
     ids = {source.image_id for source in sources}
     found: dict[str, str] = {}
     for lesions in each:
-        own = {image_id: lesion for image_id, lesion in lesions.items() if image_id in ids}
+        new = ids - found.keys()  # a data set may be named twice
+        own = {image_id: lesion for image_id, lesion in lesions.items() if image_id in new}
         shared = set(own.values()) & set(found.values())
         if shared:
             raise DataError(
@@ -301,7 +302,7 @@ def lesions_by_folder(sources: Sequence[ImageFiles]) -> dict[str, str]:
 
 
 def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
-    """Return the lesion of each image that a table knows, by id.
+    """Return the lesion of each image that a table knows, by id (see `RowNames`).
 
     Args:
         path: A table with a column of lesions and one of image ids (or file names), or of paths as
@@ -312,7 +313,8 @@ def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
         DataError: A column is missing, an image is in two lesions, or the table has none of the
             images.
     """
-    from naevus.io.formats import known_columns, read_table  # noqa: PLC0415 (brings pandas)
+    from naevus.datasets.row_names import RowNames  # noqa: PLC0415 (brings pandas)
+    from naevus.io.formats import known_columns, read_table  # noqa: PLC0415 (as well)
 
     table = read_table(path)
     columns = known_columns(table)
@@ -321,25 +323,32 @@ def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
     if not {"image_id", "path"} & columns.keys():
         raise DataError(f"{path}: has no column image_id", "name the column of the images so")
     by_id = "image_id" in columns
-    ids = {full_path(source.path): source.image_id for source in sources}
-    names = {source.image_id for source in sources}
-    found: dict[str, str] = {}
     rows = table[[columns["image_id" if by_id else "path"], columns["lesion_id"]]].dropna()
-    for name, lesion in rows.itertuples(index=False):
-        image_id = name if by_id else ids.get(full_path(path.parent / name))
-        if by_id and name not in names and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            image_id = PurePath(name).stem
-        if image_id not in names:
+    names = RowNames.of(rows.iloc[:, 0], path.parent, paths_only=not by_id)
+    lesions: defaultdict[str, list[str]] = defaultdict(list)
+    for key, lesion in zip(names.keys, rows.iloc[:, 1], strict=True):
+        lesions[key].append(lesion)
+    keys = {
+        each.image_id: names.key_of(each.image_id, each.path)
+        if by_id
+        else names.files.get(full_path(each.path), "")
+        for each in sources
+    }
+    elsewhere = names.other_files({keys[each.image_id]: each.path for each in sources})
+    found: dict[str, str] = {}
+    for image_id, key in keys.items():
+        if key not in lesions or key in elsewhere:
             continue
-        other = found.setdefault(image_id, lesion)
-        if other != lesion:
+        found[image_id], *others = dict.fromkeys(lesions[key])
+        if others:
             raise DataError(
-                f"{path}: the image {image_id} is in two lesions, {other} and {lesion}",
+                f"{path}: the image {image_id} is in two lesions, {found[image_id]} and "
+                f"{others[0]}",
                 "keep one of the two rows",
             )
     if not found:
         raise DataError(
-            f"{path}: has none of the {len(names):,} images, such as {min(names)}",
+            f"{path}: has none of the {len(keys):,} images, such as {min(keys)}",
             "use image ids: file names without suffix",
         )
     return found

@@ -185,9 +185,11 @@ def predict(
         NaevusError: ``out`` has results of other settings or images or is in use, or the disk is
             full.
     """
+    ordered = unique(sources)
+    if metadata is not None:
+        metadata = metadata.for_files(ordered)
     options = prediction_options_of(segmenter, classifier, outputs, metadata)
     abilities = Abilities.of_loaded(segmenter, classifier)
-    ordered = unique(sources)
     taxonomy = check_tables(outputs, len(ordered), abilities)
     pieces = batches(ordered, outputs.batch_size)
     if not lesions and metadata is not None:
@@ -286,10 +288,7 @@ def _predict_missing(
 
 def _other_files(metadata: PatientTable | None, sources: Sequence[ImageFiles]) -> dict[str, str]:
     """Return the files that metadata name in place of those of the images."""
-    if metadata is None or not metadata.files:
-        return {}
-    named = {each.image_id: metadata.other_file(each.image_id, each.path) for each in sources}
-    return {image_id: file for image_id, file in named.items() if file is not None}
+    return {} if metadata is None else metadata.other_files(sources)
 
 
 def _scaled(metadata: PatientTable | None, ids: Sequence[str]) -> int | None:

@@ -263,19 +263,23 @@ def known_lesions(lesions: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         DataError: An id is neither text nor a whole number.
     """
+    named = {image_id: lesion_name(lesion) for image_id, lesion in lesions.items()}
+    return {image_id: lesion for image_id, lesion in named.items() if lesion is not None}
+
+
+def lesion_name(lesion: Any) -> str | None:
+    """Return a lesion's id as text; None if it is not known (None, NaN, NA or empty).
+
+    Raises:
+        DataError: It is neither text nor a whole number.
+    """
     import pandas as pd  # noqa: PLC0415 (slow to import)
 
-    found = {}
-    for image_id, lesion in lesions.items():
-        if pd.api.types.is_scalar(lesion) and pd.isna(lesion):
-            continue
-        if not isinstance(lesion, str | int | np.integer) or isinstance(lesion, bool):
-            raise DataError(
-                f"the lesion of {image_id} is {lesion!r}", "give its id as text or a whole number"
-            )
-        if text := str(lesion).strip():
-            found[image_id] = text
-    return found
+    if pd.api.types.is_scalar(lesion) and pd.isna(lesion):
+        return None
+    if not isinstance(lesion, str | int | np.integer) or isinstance(lesion, bool):
+        raise DataError(f"a lesion is {lesion!r}", "give its id as text or a whole number")
+    return str(lesion).strip() or None
 
 
 class LesionCounts(NamedTuple):

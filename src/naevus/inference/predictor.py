@@ -16,7 +16,7 @@ from naevus.images.read import Limits
 from naevus.inference.abilities import Abilities
 from naevus.inference.engines.base import refuse_forked
 from naevus.inference.inputs import ImageInput, image_input_of, is_one, table_of
-from naevus.inference.lesions import known_lesions, lesions_of
+from naevus.inference.lesions import known_lesions, lesion_name, lesions_of
 from naevus.inference.networks import find_job_bundles, open_networks
 from naevus.inference.options import OUTPUTS, PredictionOptions
 from naevus.inference.pipeline import Pipeline
@@ -308,8 +308,8 @@ class Predictor:
 
         Raises:
             ConfigError: There is no classifier.
-            DataError: An object is not an image, or a lesion has no images, or an image rather than
-                a list.
+            DataError: An object is not an image, or a lesion has no images, no id, or an image
+                rather than a list.
 
         Examples:
             >>> (lesion,) = load("bundle").lesions({"left arm": ["lesion.jpg", "absent.jpg"]})
@@ -323,10 +323,14 @@ class Predictor:
             raise DataError(
                 f"lesion {single[0]} is not a list of images", "put its image in a list"
             )
-        each = {name: list(own) for name, own in images.items()}
-        if empty := [name for name, own in each.items() if not own]:
-            raise DataError(f"lesion {empty[0]} has no images", "leave it out")
-        pairs = [(name, image) for name, own in each.items() for image in own]
+        pairs = []
+        for lesion, own in images.items():
+            name, files = lesion_name(lesion), list(own)
+            if name is None or not files:
+                raise DataError(
+                    f"lesion {lesion} has no {'images' if name else 'id'}", "leave it out"
+                )
+            pairs += [(name, image) for image in files]
         found = self.stream([image for _, image in pairs], errors="yield", metadata=metadata)
         outcomes = zip((name for name, _ in pairs), found, strict=True)
         return lesions_of(outcomes, classifier.sets_of)

@@ -334,8 +334,10 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
                 skipinitialspace=True,
                 index_col=False,
             )
-        if names is None and table.columns.size:
-            table.columns = pd.Index(_names(rest if declared else text, separator, table))
+        if names is None:
+            heading = _names(rest if declared else text, separator, table)
+            if known_columns(pd.DataFrame(columns=heading)):  # otherwise it may be no heading
+                table.columns = pd.Index(heading)
         if caught:  # rows are longer than the heading
             _refuse_values_beyond(
                 csv.reader(io.StringIO(text), delimiter=separator), len(table.columns)
@@ -362,7 +364,7 @@ def _refuse_values_beyond(rows: Iterable[list[str]], columns: int) -> None:
 def _names(text: str, separator: str, table: pd.DataFrame) -> list[str]:
     """Return the names in the heading; pandas has numbered those that are there twice."""
     rows = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
-    heading = next(row for row in rows if any(value.strip() for value in row))
+    heading = next((row for row in rows if len(row) > 1 or "".join(row).strip()), [])
     if len(heading) != len(table.columns):
         return list(table.columns)
     return [name if name.strip() else own for name, own in zip(heading, table.columns, strict=True)]

@@ -293,7 +293,7 @@ def predictions_classifier(results: Results, bundles: Sequence[Bundle]) -> Class
     if classifier.needs_mask and _masks_gone(results):
         raise DataError(
             "heatmaps need the masks that the crops were made with, and there are none",
-            "predict without --no-masks, or leave out --bundle",
+            "predict into another folder, with masks, or leave out --bundle",
         )
     codes = results.labelled.taxonomy.codes if results.labelled is not None else ()
     if set(codes) - set(classifier.classes):
@@ -420,6 +420,9 @@ def _show(
     if classifier is None or chosen.answer is None:
         return _Shown(read(path, shortest=SIDE), truth, predicted, None, attributes)
     given = predicted if results.own_masks else truth
+    lost = given is None and results.own_masks and not results.out_of_fold
+    if lost and classifier.needs_mask:  # it was cropped by a mask that is not there any more
+        return _Shown(read(path, shortest=SIDE), truth, predicted, None, attributes)
     pixels = read(path, shortest=max(SIDE, side_for(classifier, given)))
     cam = class_activation_map(classifier, pixels, given, chosen.answer)
     return _Shown(pixels, truth, predicted, cam, attributes)

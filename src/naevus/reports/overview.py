@@ -24,7 +24,7 @@ from naevus.io.parallel import Workers, batches, cpu_count
 from naevus.io.progress import SILENT
 from naevus.io.words import counted
 from naevus.reports.contact_sheet import TILE, Tile, contact_sheet, page_template
-from naevus.runs.prediction_tables import Conditions, about
+from naevus.runs.prediction_tables import Conditions, about, read_pieces
 from naevus.runs.predictions import PredictionsFolder
 from naevus.taxonomy import ATTRIBUTES, TAXONOMIES
 from naevus.types import Patient
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 MOST: Final = 2000
 """The maximum number of images of an overview, to keep it under 50 MB."""
 _SIDE, _SHEET_QUALITY = 256, 80
-_PIECE: Final = 4096  # rows that are read at a time
 _PRESENCE: Final = {f"presence_{name}": title for name, title in ATTRIBUTES.items()}
 
 
@@ -143,7 +142,7 @@ def overview_of(
     malignant = [one.code for one in taxonomy.diagnoses if one.malignant] if taxonomy else []
     wanted = {code.upper() for code in diagnoses or ()}
     chosen, order, total = list[Card](), "", 0
-    for rows in _rows(out.table, codes):  # tables may be larger than the memory
+    for rows in _rows(out.table, codes):
         cards = [_card(row, malignant) for row in rows]
         cards = [card for card in cards if not wanted or card.answer in wanted]
         total += len(cards)
@@ -234,17 +233,14 @@ def _rows(table: Path, codes: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     optional = ("mm_per_pixel", *_PRESENCE, *Patient._fields)
     sizes += [name for name in optional if name in pq.read_schema(table).names]
     columns = [*names, *sizes, *(f"prob_{code}" for code in codes)]
-    with pq.ParquetFile(table) as file:
-        yield from (piece.to_pylist() for piece in file.iter_batches(_PIECE, columns=columns))
+    return read_pieces(table, columns)
 
 
 def _paths(table: Path, ids: Collection[str]) -> dict[str, str]:
     """Return the paths of some images, by id."""
     found: dict[str, str] = {}
-    with pq.ParquetFile(table) as file:
-        for piece in file.iter_batches(_PIECE, columns=["image_id", "path"]):
-            rows = piece.to_pylist()
-            found |= {row["image_id"]: row["path"] for row in rows if row["image_id"] in ids}
+    for rows in read_pieces(table, ["image_id", "path"]):
+        found |= {row["image_id"]: row["path"] for row in rows if row["image_id"] in ids}
     return found
 
 

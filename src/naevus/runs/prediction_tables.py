@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 ABOUT = b"naevus"
 """Key of the settings in a table's metadata."""
+PIECE = 4096
+"""The number of rows that `read_pieces` reads at a time."""
 _FAILED = b"naevus.failed"
 _SIZES = b"naevus.sizes"
 _ROW_GROUP = 8192
@@ -239,6 +241,13 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return file.read(columns)
 
 
+def read_pieces(path: Path, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Read columns of a table that may be larger than the memory, `PIECE` rows at a time."""
+    with pq.ParquetFile(path) as file:
+        for piece in file.iter_batches(PIECE, columns=list(columns)):
+            yield piece.to_pylist()
+
+
 def read_predictions(path: Path) -> pd.DataFrame:
     """Read a table of predictions into pandas.
 
@@ -325,13 +334,15 @@ def _patients(metadata: Mapping[str, Any], table: Path) -> tuple[str, bool]:
         return "", False
     if "known" not in metadata:
         return "No probability includes the patient's data, which are only shown.", False
-    rows = read_rows(table, names).to_pylist()
-    values = [effects(row, metadata["known"]).counted for row in rows]
-    each = Counter(name for counted in values for name in counted)
+    images = included = 0
+    each: Counter[str] = Counter()
+    for rows in read_pieces(table, names):
+        values = [effects(row, metadata["known"]).counted for row in rows]
+        each.update(name for counted in values for name in counted)
+        images, included = images + len(rows), included + sum(map(bool, values))
     listed = ", ".join(f"{name} of {each[name]:,}" for name in names if each[name])
-    included = sum(map(bool, values))
     return (
-        f"The probabilities of {included:,} of {len(rows):,} images include the patient's data"
+        f"The probabilities of {included:,} of {images:,} images include the patient's data"
         f"{listed and ': '}{listed}."
     ), included > 0
 

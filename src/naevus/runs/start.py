@@ -42,6 +42,13 @@ class BundleNetwork(NamedTuple):
     def other_input(self, recipe: Recipe) -> str | None:
         """Return in what its input differs from the recipe's, if in anything."""
         member, data = self.member, recipe.data
+        spec = self.bundle.spec
+        parts = {
+            "segmentation": spec.segmenter,
+            "classification": spec.classifier,
+            "attributes": spec.attributes,
+        }
+        part: Any = parts[recipe.task]
         found = []
         if member.input_size != recipe.input_size:
             found.append(f"size {member.input_size}, not {recipe.input_size}")
@@ -49,6 +56,11 @@ class BundleNetwork(NamedTuple):
             mode = self.bundle.classifier.mode_of(member)
             if mode != data.crop_mode:
                 found.append(f"data.crop_mode {mode}, not {data.crop_mode}")
+            elif mode != "full" and part.crop_margin != data.crop_margin:
+                found.append(f"data.crop_margin {part.crop_margin:g}, not {data.crop_margin:g}")
+        if part.colour_constancy != data.colour_constancy:
+            without = "out" * (not part.colour_constancy)
+            found.append(f"with{without} data.colour_constancy")
         return ", and ".join(found) or None
 
     def has_classes(self, codes: Sequence[str]) -> bool:

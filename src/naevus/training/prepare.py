@@ -203,7 +203,9 @@ def check_starts(
             head = there.has_classes(taxonomy.codes)
             check_graph(there.graph, network, recipe.input_size, head=head)
             if (other := there.other_input(recipe)) is not None:
-                unlike.add(f"{start.name}: {there.member.file} has learnt with {other}")
+                unlike.add(
+                    f"{start.name}: {there.member.file} has learnt on another input: {other}"
+                )
         for text in sorted(unlike):
             reporter.warning(text)
 

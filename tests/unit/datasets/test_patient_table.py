@@ -11,8 +11,10 @@ import pytest
 from naevus.datasets.dataset import make_table
 from naevus.datasets.layouts import load, report_unread
 from naevus.datasets.patient_table import PatientTable
+from naevus.datasets.sources import find_images
 from naevus.errors import ConfigError, DataError
 from naevus.evaluation.patient import PatientModel
+from naevus.images.preprocess import ImageFiles
 from naevus.images.read import write_png
 from naevus.inference.inputs import counts_of
 from naevus.types import Patient
@@ -59,17 +61,41 @@ def test_ids_may_have_the_suffix_of_their_file(tmp_path: Path) -> None:
     assert table.key_of("c.jpg") is None
 
 
-@pytest.mark.parametrize("slash", ["/", "\\"])
+NAMED: dict[str, tuple[str, str, list[str]]] = {
+    "beside the table": (".", "photos", ["anna/1.png", "./bert/1.png", "bert/2.png"]),
+    "below the table": ("..", "photos", ["photos/anna/1.png", "photos/bert//1.png", "2"]),
+    "above the table": ("deep", "photos", ["../anna/1.png", "../bert/./1.png", "../bert/2.png"]),
+    "absolute": ("..", "photos", ["{}/anna/1.png", "{}/bert/1.png", "2.png"]),
+    "one folder of several": ("..", "photos/bert", [
+        "photos/anna/1.png", "photos/bert/1.png", "photos/bert/2.png"]),
+    "elsewhere": ("../..", "photos", [r"C:\old\anna\1.png", r"C:\old\bert\1.png", "2"]),
+    "one with its folder": (".", "photos", ["0", "bert/1.png", "bert/2.png"]),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("column", ["path", "image_id", "file"])
+@pytest.mark.parametrize("named", NAMED)
 def test_files_of_one_name_in_several_folders_are_several_images(
-    tmp_path: Path, column: str, slash: str
+    tmp_path: Path, column: str, named: str
 ) -> None:
-    rows = ["anna/1.jpg,81,", "./bert/1.jpg,,male", "carl/2.jpg,30,", "bert/1.jpg,,"]
-    table = metadata(tmp_path, f"{column},age,sex", *(row.replace("/", slash) for row in rows))
-    assert table.patient("anna__1") == Patient(81.0)
-    assert table.patient("bert__1") == Patient(None, "male")
-    assert table.patient("2") == Patient(30.0)
-    assert table.key_of("1") is None
+    place, predicted, names = NAMED[named]
+    for file in ("anna/1.png", "bert/1.png", "bert/2.png"):
+        write_png(tmp_path / "a" / "photos" / file, np.zeros((2, 2, 3), np.uint8))
+    photos = tmp_path / "a" / "photos"
+    rows = [
+        name.format(photos) + age for name, age in zip(names, (",81", ",20", ",5"), strict=True)
+    ]
+    (photos / place).mkdir(exist_ok=True)
+    table = metadata(photos / place, f"{column},age", *rows)
+    sources = find_images([tmp_path / "a" / predicted]).sources
+    found = {each.path.parent.name + each.path.stem: each.image_id for each in sources}
+    own = table.for_files(sources)
+    ages = {file: own.patient(image_id).age for file, image_id in found.items()}
+    expected = {"anna1": 81, "bert1": 20, "bert2": 5}
+    if named == "one with its folder":
+        del expected["anna1"]
+    assert ages == {file: expected.get(file) for file in found}
+    assert own.other_files(sources) == {}
 
 
 def test_rows_that_name_another_file_are_known(tmp_path: Path) -> None:
@@ -78,10 +104,15 @@ def test_rows_that_name_another_file_are_known(tmp_path: Path) -> None:
         (tmp_path / place).touch()
     (tmp_path / "linked").symlink_to("anna")
     table = metadata(tmp_path, "path,age", "anna/1.jpg,81", "gone/2.jpg,30", "3.jpg,5")
-    assert table.other_file("1", tmp_path / "zoe/1.jpg") == str(tmp_path / "anna/1.jpg")
-    for image_id, place in (("1", "anna/1.jpg"), ("1", "linked/1.jpg"), ("2", "zoe/2.jpg")):
-        assert table.other_file(image_id, tmp_path / place) is None
-    assert table.other_file("1", Path("s3://bucket/1.jpg")) is not None
+    for image_id, place, other in (
+        ("1", "zoe/1.jpg", True),
+        ("1", "anna/1.jpg", False),
+        ("1", "linked/1.jpg", False),
+        ("2", "zoe/2.jpg", False),  # what the row names is not there
+    ):
+        found = table.other_files([ImageFiles(image_id, tmp_path / place)])
+        assert found == ({"1": str(tmp_path / "anna/1.jpg")} if other else {})
+    assert table.other_files([ImageFiles("1", Path("s3://bucket/1.jpg"))])
 
 
 @pytest.mark.parametrize("age", ["55", "55.0", "55,0", " 55 "])

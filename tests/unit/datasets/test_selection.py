@@ -209,6 +209,7 @@ def test_a_folder_is_a_lesion(names: tuple[str, ...], lesions: list[str]) -> Non
         "isic_id;Läsion-ID\na.jpg;L1\nb.JPG;L1\nc;\n",
         "path,lesion_id\na.jpg,L1\nb.jpg,L1\nc.jpg,\nother.jpg,L2\n",
         "image_id,lesion_id\na,L1\na,L1\nb,L1\n",
+        "image_id,lesion_id\n./a.jpg,L1\n.\\b.jpg,L1\nold/c.jpg,\n",
     ],
 )
 def test_tables_name_images_by_id_file_or_path(tmp_path: Path, text: str) -> None:
@@ -216,6 +217,21 @@ def test_tables_name_images_by_id_file_or_path(tmp_path: Path, text: str) -> Non
     path.write_text(text, encoding="utf-8")
     sources = [ImageFiles(name, tmp_path / f"{name}.jpg") for name in "abc"]
     assert lesions_in(path, sources) == {"a": "L1", "b": "L1"}
+
+
+@pytest.mark.parametrize("column", ["image_id", "path"])
+def test_images_of_one_name_are_in_the_lesions_of_their_folders(
+    tmp_path: Path, column: str
+) -> None:
+    sources = [ImageFiles(f"{name}__1", tmp_path / name / "1.jpg") for name in ("anna", "bert")]
+    for source in sources:
+        source.path.parent.mkdir()
+        source.path.touch()
+    (tmp_path / "l.csv").write_text(f"{column},lesion_id\nanna/1.jpg,A\nbert\\1.jpg,B\n")
+    assert lesions_in(tmp_path / "l.csv", sources) == {"anna__1": "A", "bert__1": "B"}
+    (tmp_path / "l.csv").write_text(f"{column},lesion_id\nbert/1.jpg,B\n")
+    with pytest.raises(DataError, match="has none of the 1 images"):
+        lesions_in(tmp_path / "l.csv", [ImageFiles("1", sources[0].path)])
 
 
 @pytest.mark.parametrize(
@@ -257,6 +273,12 @@ def test_lesions_of_two_data_sets_are_not_joined_by_their_numbers(tmp_path: Path
     (tmp_path / "all.csv").write_text("image_id,lesion_id\n0,a\n1,a\n2,b\n3,c\n")
     found = Selection(roots, split="test", lesions=tmp_path / "all.csv").find(tmp_path / "out")
     assert found.lesions == {"0": "a", "1": "a", "2": "b", "3": "c"}
+
+
+def test_a_data_set_may_be_named_twice(tmp_path: Path) -> None:
+    root, _ = two_data_sets(tmp_path, "1", "1", "2", "2")
+    found = Selection([root, root], split="test").find(tmp_path / "out")
+    assert found.lesions == {"0": "1", "1": "1"}
 
 
 def test_lesions_of_two_data_sets_stay(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_lesions_that_are_not_known_are_no_lesion() -> None:
 
 @pytest.mark.parametrize("lesion", [1.0, True, ["L1"], b"L1"])
 def test_lesions_are_text_or_whole_numbers(lesion: object) -> None:
-    with pytest.raises(DataError, match="the lesion of a is"):
+    with pytest.raises(DataError, match="a lesion is"):
         known_lesions({"a": lesion})
 
 

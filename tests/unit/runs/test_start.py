@@ -82,6 +82,8 @@ def test_a_classifier_that_sees_the_same_is_preferred(
         ({}, None),
         ({"sizes": [[0, 160]]}, "size 192, not 160"),
         ({"data.crop_mode": "full"}, "data.crop_mode crop, not full"),
+        ({"data.crop_margin": 0.5}, "data.crop_margin 0.15, not 0.5"),
+        ({"data.colour_constancy": True}, "without data.colour_constancy"),
         (
             {"data.crop_mode": "blank", "sizes": [[0, 96], [2, 224]]},
             "size 192, not 224, and data.crop_mode crop, not blank",

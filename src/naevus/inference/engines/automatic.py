@@ -324,9 +324,9 @@ def _nothing(trials: Trials) -> ConfigError:
     found = rejected(trials)
     if {*found.values()} == {TIMEOUT}:
         return ConfigError(
-            f"the networks did not start within {PATIENCE_S:.0f} s ({', '.join(map(str, found))})",
-            "try again when the machine is less busy, or set NAEVUS_CACHE=off to start without "
-            "a trial",
+            f"the networks did not start within {PATIENCE_S:.0f} s",
+            "try again when the machine is less busy, name another engine, or set "
+            "NAEVUS_CACHE=off to start without a trial",
         )
     problems = "; ".join(f"{setup}: {why}" for setup, why in found.items())
     remedy = "name another engine or precision" if len(trials) == 1 else "try another machine"

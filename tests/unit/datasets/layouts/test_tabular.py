@@ -55,6 +55,13 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, heading: str, e
         read_table(path)
 
 
+@pytest.mark.parametrize("text", ["3,3,5\n1,1,2\n", "x,x\n1,2\n", ";;;\n;;;\n", ",,\n1,1,2\n"])
+def test_what_is_no_heading_may_repeat_itself(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    assert read_table(path).columns.is_unique
+
+
 def test_columns_without_a_name_or_with_a_number_stay(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("id,age,age.1, ,\na,55,20,1,2\n")
