@@ -249,7 +249,7 @@ def predict(
         _scaled(metadata, ids),
         shard,
         () if metadata is None or metadata.scale is None else sizes_of(folder.table),
-        _other_files(metadata, ordered),
+        {} if metadata is None else metadata.other_files(ordered),
     )
 
 
@@ -284,11 +284,6 @@ def _predict_missing(
         if progress is not None:
             progress(done, total)
     return [folder.part(part) for part in parts.values()], total - missing
-
-
-def _other_files(metadata: PatientTable | None, sources: Sequence[ImageFiles]) -> dict[str, str]:
-    """Return the files that metadata name in place of those of the images."""
-    return {} if metadata is None else metadata.other_files(sources)
 
 
 def _scaled(metadata: PatientTable | None, ids: Sequence[str]) -> int | None:
