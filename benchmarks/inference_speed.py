@@ -71,10 +71,7 @@ class Ours:
         found: dict[Path, tuple[int, ...]] = {}
         for path, predicted in zip(paths, Predictor(*self.networks).stream(paths), strict=True):
             first = decode_once(path, self.networks.segmenter, input_specs, keep=True)
-            finer = {
-                decoding_side(None if input_spec.mode == "full" else predicted.mask, input_spec)
-                for input_spec in input_specs
-            }
+            finer = {decoding_side(predicted.mask, input_spec) for input_spec in input_specs}
             found[path] = (
                 max(LEAST, SIZE),
                 *(side for side in finer if first.fine_for(side) is None),

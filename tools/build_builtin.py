@@ -120,7 +120,9 @@ class Part(NamedTuple):
     @property
     def members(self) -> list[tuple[Bundle, Member]]:
         """Its networks, with the bundle of each."""
-        return [(each, member) for each in self.bundles for member in _part(each, self.task)]
+        return [
+            (each, member) for each in self.bundles for member in each.spec.members_of(self.task)
+        ]
 
     @property
     def held_out(self) -> list[pd.DataFrame]:
@@ -234,7 +236,9 @@ def parts_of(bundles: Sequence[Bundle], tables: Sequence[Table]) -> list[Part]:
         DataError: A table is missing, superfluous, or of other networks.
     """
     for bundle in bundles:
-        files = [member.file for task in bundle.spec.tasks for member in _part(bundle, task)]
+        files = [
+            member.file for task in bundle.spec.tasks for member in bundle.spec.members_of(task)
+        ]
         if len(set(files)) < len(files):
             raise BundleError(
                 f"{bundle.folder}: has a network for two tasks", "join networks for one task each"
@@ -261,7 +265,7 @@ def _check_inputs(bundles: Sequence[Bundle], task: Task) -> None:
         # Only crops have a margin.
         concerned = [each for each in bundles if name != "crop_margin" or each.classifier.crops]
         for bundle in concerned[1:]:
-            first, other = (getattr(each.spec, _PARTS[task]) for each in (concerned[0], bundle))
+            first, other = (each.spec.part_of(task) for each in (concerned[0], bundle))
             if getattr(first, name) != getattr(other, name):
                 raise BundleError(
                     f"{concerned[0].folder} and {bundle.folder} differ in {name}",
@@ -270,7 +274,7 @@ def _check_inputs(bundles: Sequence[Bundle], task: Task) -> None:
 
 
 def _check_storage(bundles: Sequence[Bundle], task: Task) -> None:
-    stored = {member.storage for each in bundles for member in _part(each, task)}
+    stored = {member.storage for each in bundles for member in each.spec.members_of(task)}
     if len(stored) > 1:
         raise BundleError(
             f"the networks for {task} are stored in {' and '.join(sorted(stored))}",
@@ -280,7 +284,7 @@ def _check_storage(bundles: Sequence[Bundle], task: Task) -> None:
 
 def _fold_of(bundles: Sequence[Bundle], task: Task) -> int:
     """Return the one fold that all networks of a task held out."""
-    folds = {member.folds for each in bundles for member in _part(each, task)}
+    folds = {member.folds for each in bundles for member in each.spec.members_of(task)}
     if len(folds) != 1 or len(next(iter(folds))) != 1:
         listed = ", ".join(sorted(str(list(each)) for each in folds))
         raise BundleError(
@@ -327,12 +331,6 @@ def _check_trained(member: Any, name: str, held_out: pd.DataFrame) -> None:
             )
 
 
-def _part(bundle: Bundle, task: Task) -> tuple[Member, ...]:
-    part = getattr(bundle.spec, _PARTS[task])
-    members: tuple[Member, ...] = () if part is None else part.members
-    return members
-
-
 def _common(part: Part) -> int:
     return len(set.intersection(*(set(table.rows["image_id"]) for table in part.tables)))
 
@@ -361,7 +359,9 @@ def joined(
         leading = part.bundles[0]
         if part.task == "classification":
             leading = next((each for each in part.bundles if each.classifier.crops), leading)
-        entry = getattr(leading.spec, _PARTS[part.task]).model_dump()
+        specification = leading.spec.part_of(part.task)
+        assert specification is not None
+        entry = specification.model_dump()
         members = []
         for number, (bundle, member) in enumerate(part.members):
             name = f"{part.task}-{number}.onnx"
@@ -464,7 +464,7 @@ def mask_scores(table: pd.DataFrame, networks: int, datasets: Sequence[Dataset])
 
 def sampled_networks(spec: BundleSpec, draft: Bundle) -> list[SampledNetwork]:
     """Return the networks for the sample, with the precisions recommended for them."""
-    tasks = {member.file: task for task in spec.tasks for member in _members(spec, task)}
+    tasks = {member.file: task for task in spec.tasks for member in spec.members_of(task)}
     sampled = []
     for member in spec.members:
         task = tasks[member.file]
@@ -476,11 +476,6 @@ def sampled_networks(spec: BundleSpec, draft: Bundle) -> list[SampledNetwork]:
             )
         )
     return sampled
-
-
-def _members(spec: BundleSpec, task: Task) -> tuple[Member, ...]:
-    members: tuple[Member, ...] = getattr(spec, _PARTS[task]).members
-    return members
 
 
 # The networks as stored, on the images that they held out.

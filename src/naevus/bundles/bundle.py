@@ -300,15 +300,9 @@ class Bundle:
 
     def __str__(self) -> str:
         """List the networks by task."""
-        parts = {
-            "segmentation": self.spec.segmenter,
-            "classification": self.spec.classifier,
-            "attributes": self.spec.attributes,
-        }
         networks = (
-            f"{task} ({', '.join(member.architecture for member in part.members)})"
-            for task, part in parts.items()
-            if part is not None
+            f"{task} ({', '.join(member.architecture for member in self.spec.members_of(task))})"
+            for task in self.spec.tasks
         )
         return f"{self.folder}: {', '.join(networks)}"
 
@@ -476,6 +470,15 @@ def is_built_in(path: Path) -> bool:
     return True
 
 
+def place_of(path: Path) -> Path:
+    """Return the path of a bundle: the built-in one's, if its name is given.
+
+    Raises:
+        BundleError: This installation has none, or a file or folder here has its name, too.
+    """
+    return builtin() if is_built_in(path) else path
+
+
 def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
     """Read bundles; a run folder gives the bundles of all its finished folds.
 
@@ -490,7 +493,7 @@ def find_bundles(paths: Iterable[Path]) -> list[Bundle]:
     found: list[Bundle] = []
     seen: set[Path] = set()
     for name in map(Path, paths):
-        path = builtin() if is_built_in(name) else name
+        path = place_of(name)
         if path.resolve() in seen:
             raise BundleError(f"{name}: given twice", "name each bundle once")
         seen.add(path.resolve())

@@ -372,14 +372,8 @@ class BundleSpec(Section):
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks that the bundle has networks for."""
-        able: list[Task] = []
-        if self.segmenter is not None:
-            able.append("segmentation")
-        if self.classifier is not None:
-            able.append("classification")
-        if self.attributes is not None:
-            able.append("attributes")
-        return tuple(able)
+        tasks: tuple[Task, ...] = get_args(Task)
+        return tuple(task for task in tasks if self.part_of(task) is not None)
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -398,14 +392,17 @@ class BundleSpec(Section):
                 return choice.precision
         return "fp32"
 
-    def members_of(self, task: Task) -> Sequence[Member]:
-        """Return the networks for a task."""
-        parts = {
+    def part_of(self, task: Task) -> SegmenterSpec | ClassifierSpec | AttributesSpec | None:
+        """Return the specification of a task's networks, if there are any."""
+        return {
             "segmentation": self.segmenter,
             "classification": self.classifier,
             "attributes": self.attributes,
-        }
-        part = parts[task]
+        }[task]
+
+    def members_of(self, task: Task) -> Sequence[Member]:
+        """Return the networks for a task."""
+        part = self.part_of(task)
         return () if part is None else part.members
 
 

@@ -304,12 +304,11 @@ def evaluate(
     there; for tables name it with --data. Otherwise the groups of the folds are taken as lesions.
     """
     from naevus.io.files import write_json
-    from naevus.runs.evaluate import evaluate_folders
+    from naevus.runs.evaluate import evaluate_folders, given_for_predictions
     from naevus.runs.predictions import is_run
 
-    own = {"--benign": benign, "--taxonomy": taxonomy != "auto",
-           "--image-type": image_type != "auto", "--part": part, "--split": split}  # fmt: skip
-    given = [name for name, value in own.items() if value]
+    own = given_for_predictions(benign, taxonomy, image_type, part, split)
+    given = [f"--{name.replace('_', '-')}" for name in own]
     tables = [path for path in results if path.is_file()]
     runs = [path for path in results if path not in tables and is_run(path)]
     for option in given if runs or tables else ():

@@ -112,11 +112,10 @@ def _show_machine(*, again: bool) -> None:
 
 
 def _spec(path: Path, data: Path | None, *, allow_missing: bool) -> BundleSpec:
-    from naevus.bundles.bundle import Bundle, builtin, is_built_in
+    from naevus.bundles.bundle import Bundle, place_of
     from naevus.bundles.spec import MANIFEST
 
-    if is_built_in(path):
-        path = builtin()
+    path = place_of(path)
     if not (path / "run.toml").exists():
         if path.is_dir() and not (path / MANIFEST).exists():
             raise DataError(

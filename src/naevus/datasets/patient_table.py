@@ -39,7 +39,7 @@ class PatientTable:
         columns: The columns of `METADATA` that there are.
         rows: The values of each image, in the order of the columns; None: not known.
         names: What the rows call their images.
-        images: The key in ``rows`` of each image that was found by its file, by id.
+        images: The key in ``rows`` of each image of a job, by its id (`for_files`).
         everyone: The values of every image, if all are of one patient.
         ignored: Columns that are not used.
         not_ages: Images, and their entries in the column of ages that are none: they count as

@@ -48,12 +48,13 @@ class RowNames:
             paths_only: Whether names without folders are paths, too.
         """
         paths = [_plain(name) for name in names]
+        stems = [stem_of(path).casefold() for path in paths]
         folders: defaultdict[str, set[str]] = defaultdict(set)
-        for path in paths:
-            folders[stem_of(path).casefold()].add(posixpath.dirname(path))
+        for path, stem in zip(paths, stems, strict=True):
+            folders[stem].add(posixpath.dirname(path))
         keys = [
-            path if len(folders[stem_of(path).casefold()]) > 1 else posixpath.basename(path)
-            for path in paths
+            path if len(folders[stem]) > 1 else posixpath.basename(path)
+            for path, stem in zip(paths, stems, strict=True)
         ]
         aliases = _without_suffix({key for key in keys if "/" not in key})
         keys = [aliases.get(key, key) for key in keys]

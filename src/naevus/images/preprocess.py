@@ -331,7 +331,11 @@ def _whole(pixels: NDArray[np.uint8]) -> Box:
 
 
 def decoding_side(mask: NDArray[np.bool_] | None, input_spec: InputSpec) -> int:
-    """Return the shorter side to decode at, in pixels, so that the crop needs no enlarging."""
+    """Return the shorter side to decode at, in pixels, so that the crop needs no enlarging.
+
+    The centre square (``full``) does not depend on the mask.
+    """
+    mask = None if input_spec.mode == "full" else mask
     box = box_of(mask) if mask is not None and plausible(mask) else None
     size = math.ceil(input_spec.size / input_spec.context)
     if mask is None or box is None:
@@ -472,7 +476,7 @@ def classifier_input(
     rendered, boxes = [], []
     decoded: dict[int, NDArray[np.uint8]] = {}
     for input_spec in input_specs:
-        side = decoding_side(None if input_spec.mode == "full" else mask, input_spec)
+        side = decoding_side(mask, input_spec)
         if side not in decoded:
             decoded[side] = _as_fine(image, side, limits, first)
         pixels = decoded[side]

@@ -270,10 +270,7 @@ def activation_maps(
 
 def side_for(classifier: Classifier, mask: NDArray[np.bool_] | None) -> int:
     """Return the shorter side to read an image at for `class_activation_map`."""
-    return max(
-        decoding_side(None if input_spec.mode == "full" else mask, input_spec)
-        for input_spec in classifier.input_specs
-    )
+    return max(decoding_side(mask, input_spec) for input_spec in classifier.input_specs)
 
 
 def class_activation_map(

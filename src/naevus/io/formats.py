@@ -324,8 +324,9 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
         limits.check_width(_heading(text).count(separator) + 1, text.count("\n"))
         with warnings.catch_warnings(record=True, category=pd.errors.ParserWarning) as caught:
             warnings.simplefilter("always")
+            body = io.StringIO(rest if declared else text)
             table = pd.read_csv(
-                io.StringIO(rest if declared else text),
+                body,
                 sep=separator,
                 dtype="string",
                 keep_default_na=False,
@@ -335,7 +336,8 @@ def _text(path: Path, names: Sequence[str] | None) -> pd.DataFrame:
                 index_col=False,
             )
         if names is None:
-            heading = _names(rest if declared else text, separator, table)
+            body.seek(0)
+            heading = _names(body, separator, table)
             if known_columns(pd.DataFrame(columns=heading)):  # otherwise it may be no heading
                 table.columns = pd.Index(heading)
         if caught:  # rows are longer than the heading
@@ -361,9 +363,9 @@ def _refuse_values_beyond(rows: Iterable[list[str]], columns: int) -> None:
             raise ValueError(f"a row has {len(row)} values for {columns} columns")
 
 
-def _names(text: str, separator: str, table: pd.DataFrame) -> list[str]:
+def _names(text: io.StringIO, separator: str, table: pd.DataFrame) -> list[str]:
     """Return the names in the heading; pandas has numbered those that are there twice."""
-    rows = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    rows = csv.reader(text, delimiter=separator, skipinitialspace=True)
     heading = next((row for row in rows if len(row) > 1 or "".join(row).strip()), [])
     if len(heading) != len(table.columns):
         return list(table.columns)

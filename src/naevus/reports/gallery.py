@@ -417,11 +417,10 @@ def _show(
     file = results.predicted_mask(chosen.image_id)
     predicted = None if file is None else read_mask(file)
     attributes = _attributes(results, chosen.image_id, row)
-    if classifier is None or chosen.answer is None:
-        return _Shown(read(path, shortest=SIDE), truth, predicted, None, attributes)
     given = predicted if results.own_masks else truth
+    # It was then cropped by a mask that is not there any more.
     lost = given is None and results.own_masks and not results.out_of_fold
-    if lost and classifier.needs_mask:  # it was cropped by a mask that is not there any more
+    if classifier is None or chosen.answer is None or (lost and classifier.needs_mask):
         return _Shown(read(path, shortest=SIDE), truth, predicted, None, attributes)
     pixels = read(path, shortest=max(SIDE, side_for(classifier, given)))
     cam = class_activation_map(classifier, pixels, given, chosen.answer)

@@ -69,6 +69,19 @@ def _attributes(results: Results, appearance: pd.DataFrame | None) -> dict[str, 
     return attributes
 
 
+def given_for_predictions(
+    benign: Sequence[str] | None,
+    taxonomy: str,
+    image_type: str,
+    part: str | None,
+    split: str | None,
+) -> list[str]:
+    """Return which of the options are given that apply to predictions only."""
+    own = {"benign": benign, "taxonomy": taxonomy not in (None, "auto"),
+           "image_type": image_type != "auto", "part": part, "split": split}  # fmt: skip
+    return [name for name, value in own.items() if value]
+
+
 def evaluate_folders(
     first: str | Path,
     *others: str | Path,
@@ -114,9 +127,7 @@ def evaluate_folders(
     """
     paths = [Path(each) for each in (first, *others)]
     if any(path.is_file() or is_run(path) for path in paths):
-        own = {"benign": benign, "taxonomy": taxonomy not in (None, "auto"),
-               "image_type": image_type != "auto", "part": part, "split": split}  # fmt: skip
-        for option in (name for name, value in own.items() if value):
+        for option in given_for_predictions(benign, taxonomy, image_type, part, split):
             raise ConfigError(f"{option} applies to predictions only", f"leave out {option}")
     if any(path.is_file() for path in paths):
         if not all(path.is_file() for path in paths):

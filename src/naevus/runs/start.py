@@ -42,13 +42,7 @@ class BundleNetwork(NamedTuple):
     def other_input(self, recipe: Recipe) -> str | None:
         """Return in what its input differs from the recipe's, if in anything."""
         member, data = self.member, recipe.data
-        spec = self.bundle.spec
-        parts = {
-            "segmentation": spec.segmenter,
-            "classification": spec.classifier,
-            "attributes": spec.attributes,
-        }
-        part: Any = parts[recipe.task]
+        part: Any = self.bundle.spec.part_of(recipe.task)
         found = []
         if member.input_size != recipe.input_size:
             found.append(f"size {member.input_size}, not {recipe.input_size}")
