@@ -57,6 +57,7 @@ def test_classification_prints_every_table(tmp_path: Path) -> None:
         "cls, held out by folds 0, 1",
         "balanced accuracy",
         "By diagnosis, balanced decision",
+        "By diagnosis, balanced decision, calibrated",
         "sensitivity at specificity 0.9",
         "Net benefit",
         "error, bins of equal mass",
@@ -254,6 +255,28 @@ def test_lesions_are_those_of_the_data_set(tmp_path: Path) -> None:
     error = call(folder / "oof.parquet", "--data", tmp_path / "data").exception
     assert isinstance(error, DataError)
     assert "has none of these images" in str(error)
+
+
+def test_subgroups_are_those_of_the_data_set(tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
+    Run.open(folder).join()
+    table = pd.read_parquet(folder / "oof.parquet")
+    known = table[["image_id"]].assign(path="none.png", sex="female", confirmation="follow-up")
+    known.loc[::3, ["sex", "confirmation"]] = ("male", "histopathology")
+    known.loc[5, "confirmation"] = None
+    (tmp_path / "data").mkdir()
+    known.to_csv(tmp_path / "data" / "manifest.csv", index=False)
+    oof = folder / "oof.parquet"
+    assert "by subgroup" not in call(oof).stdout
+    found = json.loads(call(oof, "--data", tmp_path / "data", "--json").stdout)
+    rows = found["classification"]["as_predicted"]["subgroups"]
+    assert {(one["attribute"], one["value"]): one["images"] for one in rows} == {
+        ("sex", "female"): (known["sex"] == "female").sum(),
+        ("sex", "male"): (known["sex"] == "male").sum(),
+        ("confirmed by", "follow-up"): (known["confirmation"] == "follow-up").sum(),
+        ("confirmed by", "histopathology"): (known["confirmation"] == "histopathology").sum(),
+    }
+    assert "Balanced decision by subgroup" in call(oof, "--data", tmp_path / "data").stdout
 
 
 def test_a_run_with_missing_predictions_is_evaluated_only_if_allowed(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def _calibrated_classes(found: ClassificationEvaluation) -> list[Table]:
     rows = _by_class(found, calibrated=True)
     note = "Calibrated with temperature and offsets fitted on the other parts."
     title = "By diagnosis, balanced decision, calibrated"
-    return [Table("classes-calibrated", title, rows, note, folded=True)]
+    return [Table("classes-calibrated", title, rows, note)]
 
 
 def _confusion(counts: Any, codes: Sequence[str]) -> pd.DataFrame:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CHIEF: Final = ("classes", "operating-points", "lesions", "mask-scores", "attribute-scores")
 """The tables that `report` shows."""
-_LEFT_OUT: Final = {"classes": ("name", "specificity")}
+_LEFT_OUT: Final = dict.fromkeys(("classes", "classes-calibrated"), ("name", "specificity"))
 """Columns left out on the terminal."""
 _CHOSEN: Final = {
     "net-benefit": (0.05, 0.1, 0.2, 0.3),

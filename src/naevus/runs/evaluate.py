@@ -30,7 +30,7 @@ from naevus.runs.results import (
     ground_truth,
     results_of_predictions,
     results_of_tables,
-    with_lesion_ids,
+    with_dataset,
     with_lesion_masks,
 )
 
@@ -102,7 +102,7 @@ def evaluate_folders(
             predict wrote.
         others: More runs or tables over the same folds, evaluated with it as one ensemble.
         data: The data set with the ground truth of a predictions folder; for runs and tables,
-            the data set that says which images show one lesion (by default a run's own).
+            the data set that knows lesions and attributes (by default a run's own).
         benign: Classes that count as benign when diagnoses are merged into two.
         taxonomy: The taxonomy of the data set's diagnoses, or ``auto``.
         image_type: The type of images to evaluate, or ``auto``.
@@ -144,7 +144,7 @@ def evaluate_folders(
         found = replace(found, unit=unit_of_results(paths[0]))
         if data is not None:
             dataset = ground_truth(paths[0], Path(data), reporter=reporter)
-            found = with_lesion_ids(found, dataset)
+            found = with_dataset(found, dataset)
         return evaluate_reported(found, paths[0], force=force, reporter=reporter)
     runs = [path for path in paths if is_run(path)]
     if runs and len(runs) < len(paths):
@@ -158,7 +158,7 @@ def evaluate_folders(
         found = results_of_tables(name, tables, names, allow_missing=allow_missing)
         found = with_lesion_masks(found, opened[0])
         found = replace(found, unit=opened[0].unit, notes=(*found.notes, *trial_notes(opened)))
-        found = with_lesion_ids(found, _dataset_of(opened[0], data))
+        found = with_dataset(found, _dataset_of(opened[0], data))
         return evaluate_reported(found, runs[0], force=force, reporter=reporter)
     if len(paths) != 1:
         raise DataError(

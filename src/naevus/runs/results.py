@@ -161,14 +161,15 @@ def with_lesion_masks(results: Results, run: Run) -> Results:
     return replace(results, mask_scores=lesions_of(run))
 
 
-def with_lesion_ids(results: Results, dataset: Dataset | None) -> Results:
-    """Return results with the ``lesion_id`` of each diagnosed image, from their data set.
-
-    The data set also says what the groups are.
+def with_dataset(
+    results: Results, dataset: Dataset | None, parts: list[str] | None = None
+) -> Results:
+    """Add what a data set knows of the images: lesions, groups, and attributes for subgroups.
 
     Args:
         results: Those of a run, or of tables.
         dataset: None: it is not at hand, and groups are what the run recorded.
+        parts: Only these parts of it; None: all.
 
     Raises:
         DataError: The data set has none of the images.
@@ -176,11 +177,11 @@ def with_lesion_ids(results: Results, dataset: Dataset | None) -> Results:
     if dataset is None:
         return results
     images = results.images
-    records = _records(dataset, images["image_id"], None)
-    if records is None or records.empty:
+    records = _records(dataset, images["image_id"], parts)
+    if records.empty:
         raise DataError(f"{dataset.root}: has none of these images", "name the data set of the run")
     owned = images.assign(patient_id=images["image_id"].map(records["patient_id"]))
-    results = replace(results, unit=unit_of(owned))
+    results = replace(results, unit=unit_of(owned), records=records)
     if results.labelled is None:
         return results
     table = results.labelled.table
@@ -216,7 +217,7 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
     segmentation = found.labelled is None
     run = Run.open(folder, allow_missing=True)
     found = replace(with_lesion_masks(found, run), unit=run.unit)
-    found = with_lesion_ids(found, dataset)
+    found = with_dataset(found, dataset, recipe.get("data", {}).get("parts"))
     given = inputs.get("masks")
     masks = folder / "masks" if segmentation else given and Path(given)
     split = Folds.read(folder / "folds.csv").table
@@ -228,7 +229,6 @@ def results_of_run(folder: Path, table: pd.DataFrame, dataset: Dataset | None) -
         found,
         mask_folder=masks if masks is not None and masks.is_dir() else None,
         own_masks=masks is not None,
-        records=_records(dataset, table["image_id"], recipe.get("data", {}).get("parts")),
         history=run.history(folds),
         counts=(
             Count(
@@ -352,7 +352,7 @@ def results_of_predictions(
         mask_folder=out.masks if out.masks.is_dir() else None,
         attribute_folder=out.attributes if out.attributes.is_dir() else None,
         own_masks=True,
-        records=_records(dataset, table["image_id"], None),
+        records=_records(dataset, table["image_id"]),
         counts=(
             Count("predicted", len(predictions)),
             *(Count(f"left out: {each.what}", len(each.ids)) for each in joined.left_out),
@@ -409,19 +409,15 @@ def _settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _records(
-    dataset: Dataset | None, ids: pd.Series[str], parts: list[str] | None
-) -> pd.DataFrame | None:
+def _records(dataset: Dataset, ids: pd.Series[str], parts: list[str] | None = None) -> pd.DataFrame:
     """Return the data set's rows of some images, by image id.
 
     Args:
-        dataset: The data set, if there is one.
+        dataset: The data set.
         ids: The images.
         parts: Only these parts; None: all. For an image in several parts, each column has its
             first known value.
     """
-    if dataset is None:
-        return None
     if parts and set(parts) <= set(dataset.parts):
         dataset = dataset.part(*parts)
     rows = dataset.table[dataset.table["image_id"].isin(ids)]
