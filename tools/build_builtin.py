@@ -204,6 +204,7 @@ def build(
             how: Any = {"images": CHECKED} if measured else {"tried": tried}
             costs = check(part, draft, records, place, report, **how)
             if not measured:
+                costs = of_computation(costs)
                 manifest["storage_costs"] += costs
                 manifest["recommended"].append(choose(costs, part.task, storage=costs[0].storage))
         for entry in ("storage_costs", "recommended"):
@@ -373,7 +374,7 @@ def joined(
         manifest[_PARTS[part.task]] = {**kept, "members": members}
         if _as_measured(part, parts):
             (spec,) = (each.spec for each in part.bundles)
-            costs = [each for each in spec.storage_costs if each.task == part.task]
+            costs = of_computation([each for each in spec.storage_costs if each.task == part.task])
             manifest["storage_costs"] += costs
             manifest["recommended"] += [
                 choose(costs, part.task, storage=each.storage)
@@ -539,6 +540,21 @@ def check(
             costs.append(cost)
             report(_sentence(cost, part.fold))
     return costs
+
+
+def of_computation(costs: Sequence[StorageCost]) -> list[StorageCost]:
+    """Return the costs of a task without those of networks against themselves.
+
+    Where a table is by the networks as stored, because no others exist, computing in fp32 gives the
+    table again: what storage costs is unknown, and other precisions are compared with fp32.
+    """
+    as_stored = [each for each in costs if each.precision == "fp32" and each.storage != "fp32"]
+    others = [each for each in costs if each not in as_stored]
+    differs = any(each.changed or each.difference.value for each in as_stored)
+    if differs or not as_stored or not others:
+        return list(costs)
+    note = ", against the same storage in fp32"
+    return [each.model_copy(update={"networks": each.networks + note}) for each in others]
 
 
 def _sentence(cost: StorageCost, fold: int) -> str:

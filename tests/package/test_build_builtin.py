@@ -11,6 +11,7 @@ import pytest
 
 import naevus
 from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.bundles.figures import StorageCost
 from naevus.bundles.ood import OOD_FILE, ood_statistics_of, write_ood_statistics
 from naevus.bundles.sample import read_sample
 from naevus.bundles.spec import BundleSpec
@@ -174,6 +175,28 @@ def test_a_second_segmenter_is_joined_and_crops_are_checked_anew(
     assert any(line.startswith("classification, fp32 in fp32, fold 0") for line in lines)
     again = build([known], given.tables, given.datasets, tmp_path / "again", report=print)
     assert again.spec.storage_costs == known.spec.storage_costs
+
+
+def test_networks_are_not_compared_with_themselves() -> None:
+    none, some = (
+        {"value": 0.0, "low": 0.0, "high": 0.0},
+        {"value": -0.01, "low": None, "high": None},
+    )
+    about = {"task": "segmentation", "storage": "int8", "networks": "one", "reference": 0.8}
+    about |= {"images": 9, "groups": 9}
+    itself, other, lost = (
+        StorageCost.model_validate({**about, "precision": precision, "score": "Jaccard", **how})
+        for precision, how in (
+            ("fp32", {"difference": none, "changed": 0.0}),
+            ("bf16", {"difference": none, "changed": 0.1}),
+            ("fp32", {"difference": some, "changed": 0.0}),
+        )
+    )
+    (kept,) = build_builtin.of_computation([itself, other])
+    assert (kept.precision, kept.networks) == ("bf16", "one, against the same storage in fp32")
+    assert build_builtin.of_computation([kept]) == [kept]
+    for whole in ([lost, other], [itself], [itself, lost, other]):
+        assert build_builtin.of_computation(whole) == whole
 
 
 def changed(bundle: Bundle, folder: Path, part: str, **values: Any) -> Bundle:
