@@ -295,7 +295,7 @@ def test_a_column_of_the_metadata_names_lesions(tmp_path: Path, images: Path) ->
     table.write_text("image_id,lesion_id\np0,M1\np1,M1\n")
     assert call(*words, "--metadata", path, "--lesions", table).exit_code == 0
     named = pd.read_parquet(out / "predictions.parquet")  # as in lesions.parquet
-    assert named["lesion_id"].tolist() == ["M1", "M1", None]
+    assert named["lesion_id"].fillna("").tolist() == ["M1", "M1", ""]
     path.write_text("image_id,age,lesion_id\np0,60,L1\np0,60,L2\n")
     other = call(*words, "--metadata", path)
     assert isinstance(other.exception, DataError)
@@ -525,7 +525,7 @@ def test_lesions_are_put_together_from_their_images(tmp_path: Path, images: Path
     assert lost["failed_ids"].tolist() == ["bad"]
     assert pd.isna(lost["predicted"])
     rows = pd.read_parquet(out / "predictions.parquet")
-    assert rows["lesion_id"].tolist() == ["L2", None, "L2"]
+    assert rows["lesion_id"].fillna("").tolist() == ["L2", "", "L2"]
     sheet = pd.read_csv(out / "predictions.csv")
     assert sheet["lesion_id"].fillna("").tolist() == ["L2", "", "L2"]
     rows = rows.set_index("image_id").loc[["p0", "p2"]]
