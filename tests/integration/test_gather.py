@@ -132,6 +132,12 @@ def test_each_image_is_in_one_shard_and_no_shard_has_lesions_of_its_own(made: Pa
     for number in range(1, SHARDS + 1):
         assert not (made / f"{number}" / "lesions.parquet").exists()
         assert not (made / f"{number}" / "submission.csv").exists()
+    whole = pd.read_parquet(made / "whole" / "predictions.parquet")
+    assert whole["lesion_id"].str.fullmatch("arm[012]").all()
+    pd.testing.assert_series_equal(
+        pd.concat(tables).sort_values("image_id", ignore_index=True)["lesion_id"],
+        whole["lesion_id"],
+    )
 
 
 def test_the_same_command_again_does_nothing(made: Path, tmp_path: Path) -> None:

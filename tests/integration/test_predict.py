@@ -291,6 +291,11 @@ def test_a_column_of_the_metadata_names_lesions(tmp_path: Path, images: Path) ->
     assert sheet["lesion_id"].tolist() == ["L1", "L2", "L2"]
     assert sheet.columns[:3].tolist() == ["image_id", "age", "lesion_id"]
     assert list(found["prediction_set"].iloc[0]) == list(rows["prediction_set"].iloc[0])
+    table = tmp_path / "lesions.csv"
+    table.write_text("image_id,lesion_id\np0,M1\np1,M1\n")
+    assert call(*words, "--metadata", path, "--lesions", table).exit_code == 0
+    named = pd.read_parquet(out / "predictions.parquet")  # as in lesions.parquet
+    assert named["lesion_id"].fillna("").tolist() == ["M1", "M1", ""]
     path.write_text("image_id,age,lesion_id\np0,60,L1\np0,60,L2\n")
     other = call(*words, "--metadata", path)
     assert isinstance(other.exception, DataError)
@@ -520,6 +525,9 @@ def test_lesions_are_put_together_from_their_images(tmp_path: Path, images: Path
     assert lost["failed_ids"].tolist() == ["bad"]
     assert pd.isna(lost["predicted"])
     rows = pd.read_parquet(out / "predictions.parquet")
+    assert rows["lesion_id"].fillna("").tolist() == ["L2", "", "L2"]
+    sheet = pd.read_csv(out / "predictions.csv")
+    assert sheet["lesion_id"].fillna("").tolist() == ["L2", "", "L2"]
     rows = rows.set_index("image_id").loc[["p0", "p2"]]
     for kind in ("prob", "balanced_prob"):
         names = [f"{kind}_{code}" for code in ISIC2018.codes]
@@ -539,8 +547,10 @@ def test_lesions_are_put_together_from_their_images(tmp_path: Path, images: Path
     assert call(*words, "--group-by", "folder").exit_code == 1
     (one,) = pd.read_parquet(out / "lesions.parquet").to_dict("records")
     assert (one["lesion_id"], one["images"], one["failed_images"]) == ("images", 3, 1)
+    assert pd.read_parquet(out / "predictions.parquet")["lesion_id"].tolist() == ["images"] * 3
     assert call(*words).exit_code == 1
     assert not list(out.glob("lesions*"))
+    assert "lesion_id" not in pd.read_parquet(out / "predictions.parquet").columns
 
 
 def test_with_a_prevalence_the_sets_of_single_images_stay_theirs(

@@ -302,7 +302,8 @@ def evaluate(
     If lesions have several images, one answer per lesion (the mean of its images' logits) is
     scored too. The data set says which images show one lesion, and the subgroups (sex, age, how the
     diagnosis was confirmed): for a run its own, if it is still there; for tables name it with
-    --data. Otherwise the groups of the folds are taken as lesions.
+    --data. Otherwise the groups of the folds are taken as lesions. For predictions, lesions and
+    patients that --data does not know are those that `naevus predict` knew, which a line says.
     """
     from naevus.io.files import write_json
     from naevus.runs.evaluate import evaluate_folders, given_for_predictions

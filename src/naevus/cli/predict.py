@@ -272,8 +272,9 @@ def predict(
     resumes an interrupted job; other settings need another OUT. Unreadable images are listed in
     failed.csv, and the exit code is then 1. Links to folders are followed. If files in different
     folders have the same name, their ids include the folder. If lesions are known (from --lesions,
-    --group-by, or the data set of --split), lesions.parquet and lesions.csv contain one prediction
-    per lesion.
+    --group-by, --metadata, or a data set that is given whole or with --split), lesions.parquet and
+    lesions.csv contain one prediction per lesion, and `naevus evaluate` and `naevus report` count
+    by lesion.
 
     Research use only, never a diagnosis.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -19,7 +20,8 @@ from naevus.datasets.sources import (
     kept_ids,
     remote_images,
 )
-from naevus.errors import ConfigError, DataError
+from naevus.errors import ConfigError, DataError, NaevusError
+from naevus.io.files import TABLE_SUFFIXES
 from naevus.io.limits import SMALLER, TEXT, TooLargeError, check_rows, check_text, read_limited
 from naevus.io.progress import SILENT
 from naevus.io.stores import Store, url_of
@@ -42,8 +44,9 @@ class Selected(NamedTuple):
     Attributes:
         found: All images there are.
         sources: The images to predict: all, or if there is a limit, some that are spread evenly.
-        lesions: The lesion of each image, by image id, as far as it is known.
-        layouts: The layouts of the data sets that the images are from.
+        lesions: The lesion of each image, by image id, as far as it is known: from a table, by
+            folder, or as the data sets know it.
+        layouts: The layouts of the data sets of the split.
         metadata: What these data sets know of the images, without effect on the predictions.
     """
 
@@ -146,6 +149,8 @@ class Selection:
             known = lesions_in(self.lesions, found.sources)
         elif self.group_by is not None:
             known = lesions_by_folder(found.sources)
+        elif self.split is None and not stores:
+            known = _lesions_of_folders(self.images, found, reporter)
         else:
             known = _lesions_of_datasets(of_datasets, found.sources)
         sources = found.sources
@@ -161,6 +166,44 @@ class Selection:
                 each.image_id: known[each.image_id] for each in sources if each.image_id in known
             }
         return Selected(found, sources, known, layouts, _kept(tables, sources))
+
+
+def _lesions_of_folders(places: Sequence[Path], found: Found, reporter: Reporter) -> dict[str, str]:
+    """Return the lesions of images that are given as whole data sets, by their files.
+
+    Any folder of images may be given: one that is no data set knows no lesions.
+    """
+    if not set(TABLE_SUFFIXES) & found.left_out.keys():  # lesions are in tables
+        return {}
+    from naevus.datasets.layouts import load  # noqa: PLC0415 (brings pandas)
+
+    each = []
+    for place in places:
+        try:
+            rows = load(place).images().rows() if place.is_dir() else iter(())
+        except NaevusError as error:
+            if _names_lesions(place):
+                reporter.warning(f"{error}: until then its lesions are not known")
+            continue
+        files = {full_path(row.path): row.lesion_id for row in rows if row.path and row.lesion_id}
+        given = ((source.image_id, files.get(full_path(source.path))) for source in found.sources)
+        each.append({image_id: lesion for image_id, lesion in given if lesion is not None})
+    try:
+        return _lesions_of_datasets(each, found.sources)
+    except DataError as error:
+        reporter.warning(f"{error}: until then no lesion is known")
+        return {}
+
+
+def _names_lesions(folder: Path) -> bool:
+    """Return whether a table in a folder has a column of lesions."""
+    from naevus.io.formats import known_columns, read_table, tables_in  # noqa: PLC0415 (slow)
+
+    for path in tables_in(folder):
+        with suppress(NaevusError):
+            if "lesion_id" in known_columns(read_table(path)):
+                return True
+    return False
 
 
 def _lesions_of_datasets(

@@ -144,7 +144,8 @@ def predict(
 
     Files in the folder:
 
-    - ``predictions.parquet`` (`naevus.runs.prediction_tables.Schema`);
+    - ``predictions.parquet`` (`naevus.runs.prediction_tables.Schema`), with ``lesion_id`` if
+      lesions are known;
     - ``predictions.csv``, the same for spreadsheets (`sheet_columns`), and ``predictions.xlsx``, if
       requested;
     - ``masks/<id>_segmentation.png``, at the image's size, 0 and 255;
@@ -158,8 +159,9 @@ def predict(
     With ``nested``, images are in 256 subfolders: ``masks/3f/<id>_segmentation.png``, by the first
     two hexadecimal digits of the SHA-256 of the id.
 
-    An interrupted job resumes if the settings are the same. A shard predicts every n-th batch, and
-    leaves the submission and the lesions, which need all images, to `naevus.inference.gather`.
+    An interrupted job resumes if the settings are the same; the lesions may be others. A shard
+    predicts every n-th batch, and leaves the submission and the tables of lesions, which need all
+    images, to `naevus.inference.gather`.
 
     Args:
         sources: The images; see `naevus.datasets.sources`.
@@ -213,9 +215,9 @@ def predict(
         parts, reused = _predict_missing(
             given, folder, options, limits, backend or Here(threads), progress
         )
-        schema = options.schema()
+        schema = options.schema().with_lesions() if lesions else options.schema()
         predicted, failed, written = join_parts(
-            folder, parts, schema, unusable, embeddings=outputs.embeddings
+            folder, parts, schema, unusable, embeddings=outputs.embeddings, lesions=lesions or None
         )
         if predicted + len(failed) - len(unusable) != len(ordered):
             raise NaevusError(
@@ -332,6 +334,7 @@ def join_parts(
     unusable: Sequence[FailedImage] = (),
     *,
     embeddings: bool,
+    lesions: Mapping[str, str] | None = None,
 ) -> tuple[int, list[FailedImage], list[Path]]:
     """Join parts into a folder's tables.
 
@@ -341,6 +344,7 @@ def join_parts(
         schema: The columns.
         unusable: Images that failed before prediction.
         embeddings: Whether to join the embeddings, too.
+        lesions: The lesion of each image, by image id; None: as in the parts.
 
     Returns:
         The number of predicted images, the failed images, and the written tables.
@@ -348,7 +352,7 @@ def join_parts(
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
     """
-    predicted = join(parts, schema.arrow(), folder.table)
+    predicted = join(parts, schema.arrow(), folder.table, lesions)
     failed = sorted([*(entry for part in parts for entry in failed_in(part)), *unusable])
     folder.write_failed(failed)
     if not embeddings:

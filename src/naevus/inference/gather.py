@@ -330,12 +330,18 @@ def _write_tables(
     write_csv(folder.root / _IDS, ("image_id", "path"), rows)
     table = found[0].folder.table
     schema = Schema.of(pq.read_schema(table).names, about(table) | own)
+    lesions: dict[str, str] = {}
+    if record.lesions:
+        schema = schema.with_lesions()
+        for each in found:
+            lesions |= each.folder.kept_lesions()
     _, failed, _ = join_parts(
         folder,
         [folder.part(each.path.stem) for each in batches],
         schema,
         _unusable(found),
         embeddings=bool(settings["embeddings"]),
+        lesions=lesions if record.lesions else None,
     )
     write_sheets(folder, schema, xlsx=record.xlsx)
     counts = None
@@ -343,9 +349,6 @@ def _write_tables(
         decision: Decision = "natural" if record.submission == "natural" else "balanced"
         write_submission_of(folder, TAXONOMIES[str(schema.about["taxonomy"])], decision)
     if record.lesions:
-        lesions: dict[str, str] = {}
-        for each in found:
-            lesions |= each.folder.kept_lesions()
         sets_of = None
         if schema.about["coverage"] is not None:
             sets_of = _classifier(found[0], settings, bundles).sets_of

@@ -312,6 +312,9 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx")
+"""Suffixes of table files."""
+
 FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How texts begin that spreadsheets take for formulas; the last four are full-width signs."""
 

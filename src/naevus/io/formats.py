@@ -20,7 +20,7 @@ import pandas as pd
 
 from naevus.errors import DataError, NaevusError
 from naevus.io import limits
-from naevus.io.files import neutral
+from naevus.io.files import TABLE_SUFFIXES, neutral
 from naevus.io.limits import SMALLER, TooLargeError
 from naevus.io.workbooks import read_sheets
 
@@ -179,9 +179,6 @@ def _read_failure(problem: Exception, what: str) -> str:
     first = next(iter(str(problem).splitlines()), "") or type(problem).__name__
     return f"is not a {what}, or is damaged ({first})"
 
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx")
-"""Suffixes of table files."""
 
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "image_id": (

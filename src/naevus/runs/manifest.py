@@ -320,8 +320,16 @@ def training_command(task: str, inputs: Mapping[str, Any]) -> str:
     return _lines([*words, "--out", "RUN"], ["naevus", "report", "RUN", "--data", data])
 
 
-def prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
-    """Return the commands that predict and report the same again."""
+def prediction_command(
+    settings: Mapping[str, Any], dataset: Dataset, *, lesions: bool = False
+) -> str:
+    """Return the commands that predict and report the same again.
+
+    Args:
+        settings: Those of the predictions.
+        dataset: The data set with the ground truth.
+        lesions: Whether lesions of the predictions count, which the data set does not know.
+    """
     words = ["naevus", "predict", "IMAGES"]
     chosen: dict[str, set[str]] = {}
     names = ("tta", "engine", "precision", "device")
@@ -333,6 +341,8 @@ def prediction_command(settings: Mapping[str, Any], dataset: Dataset) -> str:
             if name in made_with and (name, made_with[name]) != ("device", "cpu"):
                 chosen.setdefault(f"--{name}", set()).add(str(made_with[name]))
     words += _changed_odds(settings)
+    kept = (settings.get("metadata") or {}).get("columns", ())
+    words += ["--lesions", "LESIONS"] if lesions and "lesion_id" not in kept else []
     for option, values in chosen.items():
         if len(values) == 1:  # by default each task uses its bundle's recommended precision
             words += [option, *values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -22,7 +22,7 @@ from naevus.io.files import (
 )
 from naevus.io.formats import read_parquet
 from naevus.io.limits import open_parquet
-from naevus.types import FailedImage, Patient
+from naevus.types import METADATA, FailedImage, Patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 ABOUT = b"naevus"
 """Key of the settings in a table's metadata."""
+LESION: Final = "lesion_id"
+"""The column of lesions."""
 PIECE = 4096
 """The number of rows that `read_pieces` reads at a time."""
 _FAILED = b"naevus.failed"
@@ -60,7 +62,8 @@ class Schema:
     (`naevus.images.measurements.COLUMNS`), null if it does or is implausible; with a scale
     ``mm_per_pixel`` and `MILLIMETRE_COLUMNS`; ``presence_<attribute>``: its probability, if the
     bundle predicts attributes; ``crop_mode``: the classifier's actual input; ``age``, ``sex``,
-    ``site`` and the other columns of `naevus.types.METADATA`: the job's metadata, if any;
+    ``site`` and the other columns of `naevus.types.METADATA`: the job's metadata, if any, and
+    the lesions it knows (`with_lesions`);
     ``bundle_sha256``: SHA-256 of the bundles, joined by commas. Without a classifier there are no
     probability columns, and columns derived from them are null.
 
@@ -94,9 +97,14 @@ class Schema:
             (),
             dict(about),
             tuple(name.removeprefix(_PRESENCE) for name in attributes),
-            tuple(about.get("metadata", {}).get("columns", ())),
+            tuple(name for name in columns if name in METADATA),
             "mm_per_pixel" in columns,
         )
+
+    def with_lesions(self) -> Self:
+        """Return the schema of a job that knows lesions: with ``lesion_id``."""
+        columns = {*self.metadata, LESION}
+        return replace(self, metadata=tuple(name for name in METADATA if name in columns))
 
     def arrow(self) -> pa.Schema:
         """Return the schema for Arrow, with its metadata."""
@@ -259,8 +267,20 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return read_parquet(path, "predict again into another folder", numbers=kinds, error=RunError)
 
 
-def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
+def join(
+    parts: Sequence[Path],
+    arrow: pa.Schema,
+    path: Path,
+    lesions: Mapping[str, str] | None = None,
+) -> int:
     """Join parts of one schema into one file, with a few thousand rows in memory at a time.
+
+    Args:
+        parts: The parts.
+        arrow: The columns of the file.
+        path: The file to write.
+        lesions: The lesion of each image, by image id, as far as it is known. Parts do not depend
+            on it, so that a job may be repeated with other lesions. None: as in the parts.
 
     Returns:
         The number of rows.
@@ -271,9 +291,16 @@ def join(parts: Sequence[Path], arrow: pa.Schema, path: Path) -> int:
     rows = 0
     with atomic(path) as temporary, pq.ParquetWriter(temporary, arrow) as writer:
         for table in _groups(parts):
-            writer.write_table(table.cast(arrow))
+            known = table if lesions is None else _with_lesions(table, lesions)
+            writer.write_table(known.select(arrow.names).cast(arrow))
             rows += table.num_rows
     return rows
+
+
+def _with_lesions(table: pa.Table, lesions: Mapping[str, str]) -> pa.Table:
+    names = [lesions.get(image_id) for image_id in table.column("image_id").to_pylist()]
+    others = [name for name in table.column_names if name != LESION]
+    return table.select(others).append_column(LESION, pa.array(names, pa.string()))
 
 
 def about(path: Path) -> dict[str, Any]:

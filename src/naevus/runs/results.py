@@ -24,6 +24,7 @@ from naevus.io.formats import read_json
 from naevus.io.progress import SILENT
 from naevus.io.settings import read_toml
 from naevus.runs.manifest import prediction_command, training_command, trial_notes
+from naevus.runs.owners import OWNERS, with_owners
 from naevus.runs.prediction_tables import Conditions, read_predictions
 from naevus.runs.predictions import SETTINGS, PredictionsFolder
 from naevus.runs.run import Run, lesions_of
@@ -320,6 +321,8 @@ def results_of_predictions(
 ) -> Results:
     """Return the results of a predictions folder with the ground truth of a data set.
 
+    Lesions and patients that the data set does not know are those of the predictions.
+
     Args:
         folder: The predictions folder.
         dataset: The data set with the ground truth.
@@ -337,7 +340,8 @@ def results_of_predictions(
     joined = with_truth(
         predictions, dataset.table, allow_missing=allow_missing, name=str(out.table)
     )
-    table = joined.table
+    owned = with_owners(joined.table, predictions)
+    table = owned.table
     coverage = out.coverage()
     there = evaluated(table, dataset.taxonomy, out.masks, benign, out.attributes, coverage)
     absent = [name for each in joined.left_out if each.without_prediction for name in each.ids]
@@ -352,7 +356,7 @@ def results_of_predictions(
         mask_folder=out.masks if out.masks.is_dir() else None,
         attribute_folder=out.attributes if out.attributes.is_dir() else None,
         own_masks=True,
-        records=_records(dataset, table["image_id"]),
+        records=_records_of(dataset, table),
         counts=(
             Count("predicted", len(predictions)),
             *(Count(f"left out: {each.what}", len(each.ids)) for each in joined.left_out),
@@ -366,11 +370,12 @@ def results_of_predictions(
                 "reported by": f"naevus {__version__}",
             },
         },
-        command=prediction_command(settings, dataset),
+        command=prediction_command(settings, dataset, lesions="lesion_id" in owned.used),
         classified_with=settings.get("classifier") or {},
         unit=unit_of(table),
         notes=(
             *joined.notes(),
+            *owned.notes,
             *there.notes(table),
             *([f"diagnoses: {folded}"] if folded else []),
             *filter(None, Conditions.of(settings, out.table)[:2] if there.classified else ()),
@@ -422,6 +427,13 @@ def _records(dataset: Dataset, ids: pd.Series[str], parts: list[str] | None = No
         dataset = dataset.part(*parts)
     rows = dataset.table[dataset.table["image_id"].isin(ids)]
     return rows.groupby("image_id").first()
+
+
+def _records_of(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the data set's rows of predicted images, with their lesions and patients."""
+    records = _records(dataset, table["image_id"])
+    known = table.set_index("image_id").reindex(records.index)
+    return records.assign(**{column: known[column] for column in OWNERS})
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

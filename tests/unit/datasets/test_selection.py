@@ -285,3 +285,42 @@ def test_lesions_of_two_data_sets_stay(tmp_path: Path) -> None:
     roots = two_data_sets(tmp_path, "1", "1", "2", "3")
     found = Selection(roots, split="test").find(tmp_path / "out")
     assert found.lesions == {"0": "1", "1": "1", "2": "2", "3": "3"}
+
+
+def test_whole_data_sets_name_lesions_by_their_files(tmp_path: Path) -> None:
+    for name in ("data/x/1.png", "data/y/1.png", "data/2.png", "other/3.png", "other/4.png"):
+        write_png(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    lines = "path,lesion_id\nx/1.png,L1\ny/1.png,L2\n2.png,L2\n"
+    (tmp_path / "data" / "manifest.csv").write_text(lines)
+    (tmp_path / "other" / "notes.csv").write_text("when,what\n1999,none\n")
+    reporter, out = Warned(), tmp_path / "out"
+    folders = [tmp_path / "data", tmp_path / "other"]
+    selected = Selection(folders).find(out, reporter=reporter)
+    lesions = {"2": "L2", "data__x__1": "L1", "data__y__1": "L2"}
+    assert (selected.lesions, selected.layouts, reporter.lines) == (lesions, [], [])
+    part = Selection([tmp_path / "data" / "x", tmp_path / "data" / "2.png"]).find(out)
+    assert part.lesions == {}  # no data set, but a part of one
+    one = Selection(folders, limit=3).find(out, reporter=reporter)
+    assert [each.image_id for each in one.sources] == ["2", "4", "data__y__1"]
+    given = Selection(folders, group_by="folder").find(out).lesions
+    assert given == lesions_by_folder(selected.sources)
+
+
+def test_data_sets_that_are_not_understood_are_predicted_without_lesions(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        write_png(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
+    manifest = "path,lesion_id\n{}.png,L1\n"
+    (tmp_path / "a" / "manifest.csv").write_text(manifest.format(1))
+    (tmp_path / "b" / "manifest.csv").write_text(manifest.format(2))
+    both = [tmp_path / "a", tmp_path / "b"]
+    reporter = Warned()
+    assert Selection(both).find(tmp_path / "out", reporter=reporter).lesions == {}
+    (line,) = reporter.lines
+    assert "two of the data sets have a lesion 'L1'" in line
+    assert line.endswith("until then no lesion is known")
+    (tmp_path / "b" / "manifest.csv").write_text("path,lesion_id,split\n2.png,L1,later\n")
+    reporter = Warned()
+    assert Selection(both).find(tmp_path / "out", reporter=reporter).lesions == {"1": "L1"}
+    (line,) = reporter.lines
+    assert "later" in line
+    assert line.endswith("until then its lesions are not known")

@@ -12,7 +12,8 @@ from naevus.datasets.layouts.parsing import ParsedLayout
 from naevus.datasets.layouts.tabular import diagnoses_of, ignored_columns
 from naevus.datasets.layouts.values import READERS
 from naevus.datasets.listing import ids_of
-from naevus.io.formats import TABLE_SUFFIXES, known_columns, read_table
+from naevus.io.files import TABLE_SUFFIXES
+from naevus.io.formats import known_columns, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
