@@ -423,14 +423,21 @@ def check_place(path: Path) -> None:
 
 
 def _own_files(folder: Path) -> set[str]:
-    """Return the names of a bundle's own files; all files of a damaged bundle."""
+    """Return the names of a bundle's own files.
+
+    Of a damaged or older bundle these are known by their names alone; if ``bundle.json`` is that of
+    another program, there are none.
+    """
     try:
-        return {
-            MANIFEST,
-            *parse_manifest(read_limited(folder / MANIFEST, Limits().manifest), "").files,
-        }
-    except (OSError, ValueError, BundleError):
-        return {path.name for path in folder.iterdir() if path.is_file()}
+        content = read_limited(folder / MANIFEST, Limits().manifest)
+        return {MANIFEST, *parse_manifest(content, "").files}
+    except (OSError, TooLargeError):
+        return set()
+    except BundleError:
+        if b'"segmenter"' not in content:  # every bundle.json has this entry, near its beginning
+            return set()
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    return {name for name in names if name in {MANIFEST, CARD} or name.endswith((".onnx", ".npz"))}
 
 
 BUILTIN = Path(__file__).with_name("builtin")
