@@ -399,7 +399,7 @@ def make_folds(
     table["fold"] = "train"
     assigned = table[_assigned(table, dataset, train_parts)]
     if test_fraction > 0:
-        chosen = sample_groups(assigned, test_fraction, np.random.default_rng((seed, 1)))
+        chosen = _held_out(assigned, test_fraction, np.random.default_rng((seed, 1)), dataset)
         table.loc[assigned.index[chosen], "fold"] = "test"
     rest = assigned[table.loc[assigned.index, "fold"] == "train"]
     groups_left = rest["group_id"].nunique()
@@ -409,13 +409,31 @@ def make_folds(
             "use fewer folds or more images",
         )
     if k == 1:
-        chosen = sample_groups(rest, HOLD_OUT_FRACTION, np.random.default_rng((seed, 0)))
+        chosen = _held_out(rest, HOLD_OUT_FRACTION, np.random.default_rng((seed, 0)), dataset)
         table.loc[rest.index[chosen], "fold"] = "0"
     else:
         table.loc[rest.index, "fold"] = assign_groups(rest, k, np.random.default_rng(seed))
     folds = Folds(table[_COLUMNS].astype("string"))
     _refuse_broken(folds.table)
     return folds
+
+
+def _held_out(
+    table: pd.DataFrame, fraction: float, rng: np.random.Generator, dataset: Dataset
+) -> NDArray[np.bool_]:
+    """Sample groups to hold out; none would be a fold or a test set without images.
+
+    Raises:
+        FoldsError: Every diagnosis has too few groups.
+    """
+    chosen = sample_groups(table, fraction, rng)
+    if not chosen.any():
+        raise FoldsError(
+            f"{dataset.root}: no diagnosis has enough groups of training images to hold out "
+            f"{100 * fraction:g} % of them",
+            "use more images or more folds, or hold out a larger fraction",
+        )
+    return chosen
 
 
 def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) -> Folds:
