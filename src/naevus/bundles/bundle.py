@@ -26,7 +26,7 @@ from naevus.io.files import (
     workspace,
     write_text,
 )
-from naevus.io.limits import TooLargeError, read_limited
+from naevus.io.limits import RATIO, TooLargeError, check_ratio, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,7 +61,7 @@ class Limits(NamedTuple):
     files: int = 500
     size: int = 4 << 30
     manifest: int = 4 << 20
-    ratio: int = 100
+    ratio: int = RATIO
 
 
 def pack(folder: Path, spec: BundleSpec, path: Path) -> Path:
@@ -221,11 +221,11 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, limits: Limits) -
     packed = sum(entry.compress_size for entry in entries)
     if size > limits.size:
         raise BundleError(f"{path}: {size} bytes unpacked", f"at most {limits.size} are allowed")
-    if size > limits.ratio * max(packed, 1):
-        raise BundleError(
-            f"{path}: {packed} bytes would unpack to {size}",
-            f"a ratio of at most {limits.ratio} is allowed",
-        )
+    try:
+        check_ratio(size, packed, limits.ratio)
+    except TooLargeError as error:
+        remedy = f"a ratio of at most {limits.ratio} is allowed"
+        raise BundleError(f"{path}: {error}", remedy) from error
 
 
 def _problem(entry: zipfile.ZipInfo, seen: set[str], limits: Limits) -> str:
