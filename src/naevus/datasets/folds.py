@@ -138,20 +138,7 @@ def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
     Returns:
         The group of each row: the alphabetically first of the joined groups.
     """
-    leader: dict[tuple[int, str], tuple[int, str]] = {}
-
-    def find(name: tuple[int, str]) -> tuple[int, str]:
-        while leader.setdefault(name, name) != name:
-            leader[name] = leader[leader[name]]
-            name = leader[name]
-        return name
-
-    own = [(0, group) for group in table["group_id"]]
-    for name, image_id in zip(own, table["image_id"], strict=True):
-        if image_id in groups:
-            first, second = sorted((find(name), find((1, groups[image_id]))))
-            leader[second] = first
-    return [find(name)[1] for name in own]
+    return joined(table["group_id"], [table["image_id"].map(dict(groups))])
 
 
 def _coarse(strata: pd.Series[str], k: int) -> NDArray[np.object_]:
