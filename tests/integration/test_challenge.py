@@ -69,6 +69,24 @@ def test_refusals_reach_the_command_as_errors(tables: tuple[Path, Path]) -> None
     assert "nowhere.csv" in result.stderr
 
 
+def test_paths_that_do_not_exist_are_named(
+    tables: tuple[Path, Path], masks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    for words in (
+        ("score", nowhere, tables[1]),
+        ("score", nowhere, masks[1]),
+        ("score", tables[0], nowhere),
+        ("score", masks[0], nowhere),
+        ("lint", tables[1], "--truth", nowhere),
+        ("lint", masks[1], "--truth", nowhere),
+        ("lint", masks[1], "--images", nowhere),
+    ):
+        result = call("challenge", *words)
+        assert result.exit_code != 0
+        assert f"{nowhere} does not exist" in result.output.replace("\n", ""), words
+
+
 def test_lint_reports_every_fault_of_a_csv_file(tables: tuple[Path, Path]) -> None:
     truth, prediction = tables
     fine = call("challenge", "lint", prediction, "--truth", truth)

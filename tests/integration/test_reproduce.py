@@ -62,11 +62,15 @@ def test_a_run_is_repeated_byte_by_byte_from_its_own_record(
     assert "torch: 1.0 in the run" in other.error
 
 
-@pytest.mark.parametrize("path", ["absent", "."])
-def test_only_runs_are_repeated(path: str, commands: Commands, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "problem"), [("absent", "absent does not exist"), (".", ".: is not a run")]
+)
+def test_only_runs_are_repeated(
+    path: str, problem: str, commands: Commands, tmp_path: Path
+) -> None:
     ended = commands.run(("reproduce", path, "--out", "again"), tmp_path / "work")
     assert ended.code == 2
-    assert ended.error.startswith(f"error: {path}: is not a run")
+    assert ended.error.startswith(f"error: {problem}")
     assert not (tmp_path / "work" / "again").exists()
 
 

@@ -26,7 +26,7 @@ from naevus.io.files import (
     workspace,
     write_text,
 )
-from naevus.io.limits import TooLargeError, read_limited
+from naevus.io.limits import RATIO, TooLargeError, check_ratio, read_limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,7 +61,7 @@ class Limits(NamedTuple):
     files: int = 500
     size: int = 4 << 30
     manifest: int = 4 << 20
-    ratio: int = 100
+    ratio: int = RATIO
 
 
 def pack(folder: Path, spec: BundleSpec, path: Path) -> Path:
@@ -221,11 +221,11 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, limits: Limits) -
     packed = sum(entry.compress_size for entry in entries)
     if size > limits.size:
         raise BundleError(f"{path}: {size} bytes unpacked", f"at most {limits.size} are allowed")
-    if size > limits.ratio * max(packed, 1):
-        raise BundleError(
-            f"{path}: {packed} bytes would unpack to {size}",
-            f"a ratio of at most {limits.ratio} is allowed",
-        )
+    try:
+        check_ratio(size, packed, limits.ratio)
+    except TooLargeError as error:
+        remedy = f"a ratio of at most {limits.ratio} is allowed"
+        raise BundleError(f"{path}: {error}", remedy) from error
 
 
 def _problem(entry: zipfile.ZipInfo, seen: set[str], limits: Limits) -> str:
@@ -423,14 +423,21 @@ def check_place(path: Path) -> None:
 
 
 def _own_files(folder: Path) -> set[str]:
-    """Return the names of a bundle's own files; all files of a damaged bundle."""
+    """Return the names of a bundle's own files.
+
+    Of a damaged or older bundle these are known by their names alone; if ``bundle.json`` is that of
+    another program, there are none.
+    """
     try:
-        return {
-            MANIFEST,
-            *parse_manifest(read_limited(folder / MANIFEST, Limits().manifest), "").files,
-        }
-    except (OSError, ValueError, BundleError):
-        return {path.name for path in folder.iterdir() if path.is_file()}
+        content = read_limited(folder / MANIFEST, Limits().manifest)
+        return {MANIFEST, *parse_manifest(content, "").files}
+    except (OSError, TooLargeError):
+        return set()
+    except BundleError:
+        if b'"segmenter"' not in content:  # every bundle.json has this entry, near its beginning
+            return set()
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    return {name for name in names if name in {MANIFEST, CARD} or name.endswith((".onnx", ".npz"))}
 
 
 BUILTIN = Path(__file__).with_name("builtin")

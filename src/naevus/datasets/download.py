@@ -19,13 +19,16 @@ from urllib.request import Request, urlopen
 
 from naevus.errors import DataError
 from naevus.io.files import atomic, lock
+from naevus.io.limits import TooLargeError, check_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
 
-# Unpacking ZIP files whose member names are not trusted.
+# Unpacking ZIP files whose member names and sizes are not trusted.
+
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
@@ -37,22 +40,31 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
         The unpacked files.
 
     Raises:
-        DataError: The archive is damaged, or a name in it points outside the folder.
+        DataError: The archive is damaged, a name in it points outside the folder, it would become
+            more than `RATIO` times as large, or the disk has too little space.
     """
     base = folder / archive.stem
     try:
         with zipfile.ZipFile(archive) as source:
-            members = [member for member in source.infolist() if not member.is_dir()]
+            members = [member for member in source.infolist() if member.filename[-1:] != "/"]
             paths = [base / _relative(member, archive) for member in members]
-            for member, path in zip(members, paths, strict=True):
-                if path.exists() and path.stat().st_size == member.file_size:
-                    continue
+            check_ratio(sum(member.file_size for member in members), archive.stat().st_size)
+            absent = {
+                path: member
+                for member, path in zip(members, paths, strict=True)
+                if not (path.exists() and path.stat().st_size == member.file_size)
+            }
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_space(folder, archive.name, sum(each.file_size for each in absent.values()))
+            for path, member in absent.items():
                 with (
                     source.open(member) as stream,
                     atomic(path) as temporary,
                     temporary.open("wb") as target,
                 ):
                     shutil.copyfileobj(stream, target)
+    except TooLargeError as error:
+        raise DataError(f"{archive}: {error}", "do not use this file") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeError) as error:
         raise DataError(
             f"{archive}: damaged ({error})", "remove it and download it again"
@@ -61,15 +73,32 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
 
 
 def _relative(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
-    """Return the path of a member below the folder named like the archive."""
+    """Return the path of a member below the folder named like the archive.
+
+    Raises:
+        BadZipFile: It needs a decoder whose errors are not known here.
+        DataError: Its name points outside the folder.
+    """
     path = PurePosixPath(member.filename.replace("\\", "/"))
     link = stat.S_ISLNK(member.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or link:
+    if member.compress_type not in _METHODS:
+        raise zipfile.BadZipFile("unsupported compression")
+    parts = path.parts
+    if not parts or path.is_absolute() or ".." in parts or ":" in parts[0] or link:
         raise DataError(
             f"{archive}: the name {member.filename!r} points outside the folder",
             "do not use this file",
         )
-    return PurePosixPath(*path.parts[1:]) if path.parts[0] == archive.stem else path
+    return PurePosixPath(*parts[1:]) if len(parts) > 1 and parts[0] == archive.stem else path
+
+
+def _check_space(folder: Path, name: str, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"{folder}: {free / 1e9:.1f} GB are free, but {name} needs {needed / 1e9:.1f} GB",
+            "free some space or choose another folder",
+        )
 
 
 BASE_URL = "https://isic-archive.s3.amazonaws.com/challenges/2018/"
@@ -208,7 +237,7 @@ class _Fetch:
                 start = have if response.status == _PARTIAL else 0
                 total = start + int(response.headers.get("Content-Length", 0))
                 self._check_size(total, self.url)
-                self._check_space(total - start)
+                _check_space(self.target.parent, self.file.name, total - start)
                 with self.part.open("r+b" if start else "wb") as stream:
                     stream.seek(start)
                     stream.truncate()
@@ -242,15 +271,6 @@ class _Fetch:
             raise DataError(
                 f"{where}: {size} bytes instead of {self.file.size}",
                 "remove it and download it again; if this repeats, the server has another file",
-            )
-
-    def _check_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self.target.parent).free
-        if free < needed:
-            raise DataError(
-                f"{self.target.parent}: {free / 1e9:.1f} GB are free, but {self.file.name} "
-                f"needs {needed / 1e9:.1f} GB",
-                "free some space or choose another folder",
             )
 
     def _unreachable(self, error: BaseException) -> DataError:

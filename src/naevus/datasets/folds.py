@@ -138,20 +138,7 @@ def join_groups(table: pd.DataFrame, groups: Mapping[str, str]) -> list[str]:
     Returns:
         The group of each row: the alphabetically first of the joined groups.
     """
-    leader: dict[tuple[int, str], tuple[int, str]] = {}
-
-    def find(name: tuple[int, str]) -> tuple[int, str]:
-        while leader.setdefault(name, name) != name:
-            leader[name] = leader[leader[name]]
-            name = leader[name]
-        return name
-
-    own = [(0, group) for group in table["group_id"]]
-    for name, image_id in zip(own, table["image_id"], strict=True):
-        if image_id in groups:
-            first, second = sorted((find(name), find((1, groups[image_id]))))
-            leader[second] = first
-    return [find(name)[1] for name in own]
+    return joined(table["group_id"], [table["image_id"].map(dict(groups))])
 
 
 def _coarse(strata: pd.Series[str], k: int) -> NDArray[np.object_]:
@@ -399,7 +386,7 @@ def make_folds(
     table["fold"] = "train"
     assigned = table[_assigned(table, dataset, train_parts)]
     if test_fraction > 0:
-        chosen = sample_groups(assigned, test_fraction, np.random.default_rng((seed, 1)))
+        chosen = _held_out(assigned, test_fraction, np.random.default_rng((seed, 1)), dataset)
         table.loc[assigned.index[chosen], "fold"] = "test"
     rest = assigned[table.loc[assigned.index, "fold"] == "train"]
     groups_left = rest["group_id"].nunique()
@@ -409,13 +396,31 @@ def make_folds(
             "use fewer folds or more images",
         )
     if k == 1:
-        chosen = sample_groups(rest, HOLD_OUT_FRACTION, np.random.default_rng((seed, 0)))
+        chosen = _held_out(rest, HOLD_OUT_FRACTION, np.random.default_rng((seed, 0)), dataset)
         table.loc[rest.index[chosen], "fold"] = "0"
     else:
         table.loc[rest.index, "fold"] = assign_groups(rest, k, np.random.default_rng(seed))
     folds = Folds(table[_COLUMNS].astype("string"))
     _refuse_broken(folds.table)
     return folds
+
+
+def _held_out(
+    table: pd.DataFrame, fraction: float, rng: np.random.Generator, dataset: Dataset
+) -> NDArray[np.bool_]:
+    """Sample groups to hold out; none would be a fold or a test set without images.
+
+    Raises:
+        FoldsError: Every diagnosis has too few groups.
+    """
+    chosen = sample_groups(table, fraction, rng)
+    if not chosen.any():
+        raise FoldsError(
+            f"{dataset.root}: no diagnosis has enough groups of training images to hold out "
+            f"{100 * fraction:g} % of them",
+            "use more images or more folds, or hold out a larger fraction",
+        )
+    return chosen
 
 
 def join_folds(parts: Sequence[Folds], groups: Mapping[str, str] | None = None) -> Folds:

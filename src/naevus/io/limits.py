@@ -32,6 +32,8 @@ SETTINGS: Final = 2**24
 JSON: Final = 2**28
 """Maximum size of a JSON file in bytes: hashes of two million images."""
 JSON_VALUES: Final = 20_000_000
+RATIO: Final = 100
+"""Maximum ratio of what a ZIP archive is unpacked to its size."""
 
 SMALLER: Final = "leave out what is not needed, or divide it"
 """The remedy."""
@@ -176,6 +178,21 @@ def check_archive(stream: IO[bytes] | Path) -> None:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > TEXT:
         raise TooLargeError(f"is larger than {_size(TEXT)} when it is unpacked")
+
+
+def check_ratio(size: int, packed: int, largest: int = RATIO) -> None:
+    """Check what an archive becomes when it is unpacked, in proportion to its size.
+
+    Args:
+        size: The size of all its files in bytes.
+        packed: Their size in the archive.
+        largest: The maximum ratio.
+
+    Raises:
+        TooLargeError: It is beyond the limit.
+    """
+    if size > largest * max(packed, 1):
+        raise TooLargeError(f"{packed} bytes would unpack to {size}")
 
 
 def open_parquet(source: Path | pa.Buffer) -> pq.ParquetFile:

@@ -108,7 +108,8 @@ class Run:
         folder = Path(folder)
         path = folder / "run.toml"
         if not path.exists():
-            raise RunError(f"{folder}: is not a run (no run.toml)", "name a folder made by train")
+            problem = ": is not a run (no run.toml)" if folder.exists() else " does not exist"
+            raise RunError(f"{folder}{problem}", "name a folder made by train")
         inputs = read_json(
             folder / "inputs.json", _AGAIN, members=_INPUTS, optional=_MORE, error=RunError
         )

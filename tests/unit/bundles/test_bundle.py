@@ -303,6 +303,44 @@ def test_a_folder_that_is_not_a_bundle_is_never_replaced(tmp_path: Path, bundle:
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("manifest", "other"),
+    [
+        (b'{"name": "webpack things"}', "thesis.docx"),
+        (b'{"name": "webpack things"}', "model.onnx"),
+        (b'{"name": "webpack things"}', None),
+        (b"", "thesis.docx"),
+        (b"", None),
+        (b'{"schema_version": 1, "segmenter": {', "thesis.docx"),
+        (b'{"schema_version": 1, "segmenter": 3}', "weights.safetensors"),
+    ],
+)
+def test_files_of_others_are_never_deleted(
+    tmp_path: Path, bundle: Bundle, manifest: bytes, other: str | None
+) -> None:
+    place = tmp_path / "project"
+    place.mkdir()
+    (place / "bundle.json").write_bytes(manifest)
+    if other is not None:
+        (place / other).write_text("years of work")
+    before = {path.name: path.read_bytes() for path in place.iterdir()}
+    files = {member.file: bundle.member_path(member) for member in bundle.spec.members}
+    with pytest.raises(BundleError, match="which is not part of the bundle") as caught:
+        write_bundle(place, bundle.spec, files)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_writing_replaces_a_damaged_bundle(bundle: Bundle) -> None:
+    newer = segmentation_bundle(bundle.folder.parent / "newer")
+    manifest = bundle.folder / "bundle.json"
+    manifest.write_bytes(manifest.read_bytes()[:-50])
+    written = write_bundle(
+        bundle.folder, newer.spec, {"member-0.onnx": newer.folder / "member-0.onnx"}
+    )
+    assert written.spec.tasks == ("segmentation",)
+
+
 def test_files_must_cover_the_members_and_be_plain_names(tmp_path: Path, bundle: Bundle) -> None:
     graph = bundle.folder / "member-0.onnx"
     member = {"file": "a.onnx", "architecture": "tiny", "input_size": 8}

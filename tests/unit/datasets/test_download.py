@@ -165,12 +165,22 @@ def test_archives_are_unzipped(server: Server, tmp_path: Path, inside: str) -> N
     ]
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt"])
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt", ".", "./."]
+)
 def test_names_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     made = archive(tmp_path / "a.zip", "fine.txt", name)
     with pytest.raises(DataError, match="points outside the folder"):
         unpack(made, tmp_path / "out")
     assert not list(tmp_path.rglob("*.txt"))
+
+
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    made = archive(tmp_path / "a.zip", "X")
+    content = made.read_bytes().replace(b"X", b"\0")  # names end at a null byte
+    made.write_bytes(content)
+    with pytest.raises(DataError, match="the name '' points outside"):
+        unpack(made, tmp_path / "out")
 
 
 def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
@@ -190,3 +200,45 @@ def test_unpacking_again_changes_nothing(tmp_path: Path) -> None:
     made = archive(tmp_path / "a.zip", "one.txt")
     first = unpack(made, tmp_path)[0].stat().st_mtime_ns
     assert unpack(made, tmp_path)[0].stat().st_mtime_ns == first
+
+
+def test_a_file_named_like_its_archive_is_unpacked_into_its_folder(tmp_path: Path) -> None:
+    made = archive(tmp_path / "a.zip", "a", "a/b.txt")
+    assert unpack(made, tmp_path / "out") == [tmp_path / "out/a/a", tmp_path / "out/a/b.txt"]
+
+
+@pytest.mark.parametrize("files", [1, 40])
+def test_an_archive_that_would_become_far_larger_is_refused(tmp_path: Path, files: int) -> None:
+    made = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as content:
+        for number in range(files):
+            content.writestr(f"{number}.csv", bytes((4 << 20) // files))
+    with pytest.raises(DataError, match=rf"bomb\.zip: {made.stat().st_size} bytes would unpack to"):
+        unpack(made, tmp_path / "out")
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_table_of_repetitions_is_unpacked(tmp_path: Path) -> None:
+    made = tmp_path / "table.zip"
+    rows = "".join(f"ISIC_{number:07d},0.0,1.0,0.0,0.0,0.0,0.0,0.0\n" for number in range(10_000))
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr("table.csv", rows)
+    assert unpack(made, tmp_path)[0].read_text() == rows
+
+
+def test_too_little_space_is_said_before_anything_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = archive(tmp_path / "a.zip", "one.txt", "two.txt")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1))
+    with pytest.raises(DataError, match=r"GB are free, but a\.zip needs .*; free some space"):
+        unpack(made, tmp_path / "out")
+    assert not list(tmp_path.rglob("*.txt"))
+
+
+def test_other_compressions_are_refused(tmp_path: Path) -> None:
+    made = tmp_path / "a.zip"
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_LZMA) as content:
+        content.writestr("one.txt", b"text" * 100)
+    with pytest.raises(DataError, match="unsupported compression"):
+        unpack(made, tmp_path)

@@ -164,6 +164,28 @@ def test_impossible_numbers_of_folds_are_refused(settings: dict[str, float], mes
         make_folds(dataset(), **settings)  # type: ignore[arg-type]
 
 
+def few(lesions: int, images: int = 1) -> Dataset:
+    """Return images of as many naevi as melanomas, some images of each."""
+    names = [f"{code}{lesion}" for code in ("MEL", "NV") for lesion in range(lesions)]
+    rows = [(f"{name}-{k}", name, name[:-1]) for name in names for k in range(images)]
+    table = pd.DataFrame(rows, columns=["image_id", "lesion_id", "diagnosis"]).assign(path="x.jpg")
+    return Dataset(make_table(table), Path("few"), "manifest")
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("settings", [{"k": 1}, {"k": 2, "test_fraction": 0.1}])
+def test_too_few_groups_of_each_diagnosis_to_hold_one_out_are_refused(
+    settings: dict[str, float], images: int
+) -> None:
+    with pytest.raises(FoldsError, match="few: no diagnosis has enough groups"):
+        make_folds(few(2, images), **settings)  # type: ignore[arg-type]
+
+
+def test_one_fold_of_just_enough_groups() -> None:
+    folds = make_folds(few(3), k=1)
+    assert (len(folds.held_out(0)), len(folds.training(0))) == (2, 4)
+
+
 def test_an_id_in_two_parts_is_refused() -> None:
     both = pd.concat([dataset(part="task1").table, dataset(part="task3").table])
     with pytest.raises(FoldsError, match="I00000 is in two parts"):

@@ -149,6 +149,8 @@ def test_images_that_a_run_could_not_use_owe_no_answer(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run"):
         Run.open(tmp_path)
+    with pytest.raises(RunError, match="nowhere does not exist"):
+        Run.open(tmp_path / "nowhere")
     start(tmp_path / "run")
     (tmp_path / "run" / "inputs.json").write_text("{")
     with pytest.raises(RunError, match=r"inputs\.json: is not a JSON file"):

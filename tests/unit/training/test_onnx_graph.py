@@ -12,7 +12,7 @@ import torch
 
 from naevus.inference.engines import Engine, OnnxRuntimeEngine, OpenVINOEngine, Outputs
 from naevus.training.networks import Preprocessed, build_classifier, build_segmenter
-from naevus.training.onnx_graph import OPSET, export_onnx
+from naevus.training.onnx_graph import OPSET, export_onnx, scale_by_number, scale_of, write_onnx
 from tests.helpers import ROOT
 
 LITE0 = "tf_efficientnet_lite0"
@@ -129,3 +129,36 @@ def test_maps_are_left_out_if_they_are_not_exact(tmp_path: Path) -> None:
         export_onnx(network, tmp_path / "network.onnx", input_size=96)
         graph = onnx.load(tmp_path / "network.onnx").graph
         assert [value.name for value in graph.output] == ["logits", "embedding", "texture"]
+
+
+def test_scales_give_the_sizes_also_if_engines_round_down() -> None:
+    for old in range(1, 70):
+        for new in (*range(1, 40), *range(40, 700, 37)):
+            scale = np.float32(scale_of(old, new))
+            assert int(float(scale) * old) == int(scale * np.float32(old)) == new
+            assert abs(float(scale) - new / old) <= 2 * np.spacing(np.float32(new / old))
+
+
+@pytest.mark.parametrize(("old", "new"), [(3, 20), (6, 20), (3, 28), (7, 25), (20, 3), (5, 40)])
+def test_engines_resize_maps_to_sizes_that_are_no_multiples(
+    tmp_path: Path, old: int, new: int
+) -> None:
+    make, number = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Cast", ["pixels"], ["numbers"], to=number.FLOAT),
+         onnx.helper.make_node("Transpose", ["numbers"], ["before"], perm=[0, 3, 1, 2]),
+         onnx.helper.make_node("Resize", ["before", "", "", "sizes"], ["map"], mode="linear"),
+         onnx.helper.make_node("Identity", ["map"], ["logit"])],
+        "resize",
+        [make("pixels", number.UINT8, ["batch", old, old, 3])],
+        [make("logit", number.FLOAT, ["batch", 3, new, new])],
+        [onnx.numpy_helper.from_array(np.array([1, 3, new, new], np.int64), "sizes")],
+        value_info=[make("before", number.FLOAT, ["batch", 3, old, old]),
+                    make("map", number.FLOAT, ["batch", 3, new, new])],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+    model.ir_version = 10
+    scale_by_number(model)
+    write_onnx(model, tmp_path / "resize.onnx")
+    found = outputs(tmp_path / "resize.onnx", np.zeros((2, old, old, 3), np.uint8))
+    assert [each["logit"].shape for each in found] == [(2, 3, new, new)] * 2

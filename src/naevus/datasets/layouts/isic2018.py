@@ -24,6 +24,7 @@ from naevus.datasets.layouts.parsing import (
     once,
     unnested,
 )
+from naevus.datasets.layouts.tabular import from_classes
 from naevus.io.formats import read_table
 from naevus.io.words import counted
 from naevus.taxonomy import ISIC2018
@@ -171,12 +172,7 @@ def _truth(root: Path, name: str, problems: list[Problem]) -> dict[str, str]:
         return {}
     table = read_table(path, required=("image", *ISIC2018.codes))
     table = once(table, "image", path, problems)
-    marks = table[list(ISIC2018.codes)].apply(pd.to_numeric, errors="coerce").fillna(0.0) > 0.5
-    codes = marks.idxmax(axis="columns").where(marks.sum(axis="columns") == 1, "")
-    problems.extend(
-        Problem("row without one diagnosis", image_id, str(path))
-        for image_id in codes.index[codes == ""]
-    )
+    codes = from_classes(table, ISIC2018.codes, path, problems).fillna("")
     return dict(zip(codes.index, codes, strict=True))
 
 

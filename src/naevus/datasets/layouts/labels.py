@@ -50,7 +50,8 @@ WORDS = {
 
 NAMES = {
     "MEL": (
-        "mel", "mm", "melanoma", "malignant melanoma", "lentigo maligna", "metastatic melanoma",
+        "mel", "mm", "melanoma", "malignant melanoma", "lentigo maligna",
+        "lentigo maligna melanoma", "metastatic melanoma",
         "malignant melanocytic proliferations melanoma",
     ),
     "NV": (
@@ -120,6 +121,43 @@ NO_MELANOCYTES = frozenset(
      "araneus")
 )  # fmt: skip
 """Names with nevus that are not melanocytic, and so not the challenges' NV."""
+
+NO_NEVUS = frozenset(("melanoma", "mel", "malignant", "carcinoma", "bcc", "scc", "like"))
+"""Words beside nevus that say it is something else, or more."""
+
+KINDS = {
+    "NV": frozenset(
+        ("acquired", "acral", "atypical", "blue", "clark", "combined", "common", "compound",
+         "congenital", "dermal", "dysplastic", "halo", "intradermal", "junctional", "persistent",
+         "recurrent", "reed", "spitz")
+    ),
+    "MEL": frozenset(
+        ("acral", "invasive", "lentiginous", "nodular", "persistent", "recurrent", "spreading",
+         "superficial")
+    ),
+    "BCC": frozenset(
+        ("infiltrating", "micronodular", "morpheaform", "nodular", "pigmented", "sclerosing",
+         "superficial")
+    ),
+}  # fmt: skip
+"""Kinds of a diagnosis, which may be alternatives: "Reed or Spitz nevus" is a nevus."""
+
+_ALTERNATIVES = re.compile(r"[/?]|\b(?:or|oder|bzw|vs|versus)\b")
+
+_UNCERTAIN = re.compile(
+    r"^like\b|\b(?:no|non|not|nor|neither|without|free|absent|negative?|false|ruled?|exclu\w*"
+    r"|(?:un)?likely|suspect\w*|suspici\w*|possib\w*|probab\w*|presum\w*|question\w*|query|maybe"
+    r"|perhaps|uncertain|unclear|equivocal|doubtful|doubted|differential|ddx?|mimics?|mimickers?"
+    r"|simulators?|kein\w*|nicht|ohne|weder|auszuschl\w*|ausschlu\w*|ausgeschlossen\w*|suspekt\w*"
+    r"|verda\w*|v a|va|fraglich\w*|moe?glich\w*|(?:un)?wahrscheinlich\w*|vermut\w*|eventuell\w*"
+    r"|evtl|unklar\w*|ae?hnlich\w*)\b"
+)
+"""Words of negation and uncertainty, English and German: with them, a name is no diagnosis."""
+
+_UNSPECIFIED = re.compile(
+    r" (?:nos|not otherwise (?:specified|classified)|nicht nae?her bezeichnet\w*"
+    r"|ohne nae?here angaben?)\b"
+)
 
 NO_LABEL = frozenset(
     ("", "unknown", "other", "others", "indeterminate", "nan", "na", "n a", "none", "null",
@@ -220,23 +258,47 @@ def in_taxonomy(code: str | None, taxonomy: Taxonomy) -> str | None:
 def code_of(label: str) -> str | None:
     """Return the code of a diagnosis: "" if there is no diagnosis, None if it is not understood.
 
+    A diagnosis that is negated or doubted is not understood. One with alternatives has a code if
+    all of them have the same.
+
     Examples:
         >>> [code_of(name) for name in ("Actinic_Keratoses", "Blue nevus, Cellular", "Läsion")]
         ['AKIEC', 'NV', None]
+        >>> [code_of(name) for name in ("melanoma, nos", "melanoma excluded", "melanoma vs nevus")]
+        ['MEL', None, None]
     """
-    text = " ".join(WORDS.get(word, word) for word in key_of(label).split("_"))
+    text = _text_of(label)
     if text in NO_LABEL:
         return ""
-    text = re.sub(r" (nos|not otherwise specified)\b", "", text)
-    if text in _SPELLINGS:
+    text = _UNSPECIFIED.sub("", text)
+    if text in _SPELLINGS and "?" not in label:
         return _SPELLINGS[text]
-    for beginning, code in BEGINNINGS:
-        if text.startswith(beginning):
-            return code
-    words = set(text.split())
-    if "nevus" in words and not words & (NO_MELANOCYTES | {"no", "not", "melanoma", "vs"}):
+    parts = _ALTERNATIVES.split(label.casefold().replace("_", " "))
+    if len(parts) > 1:
+        return _common(parts)
+    beginning, code = next((each for each in BEGINNINGS if text.startswith(each[0])), ("", None))
+    rest = text.removeprefix(beginning)
+    if _UNCERTAIN.search(rest):
+        return None
+    words = set(rest.split())
+    if code is None and "nevus" in words and not words & (NO_MELANOCYTES | NO_NEVUS):
         return "NV"
-    return None
+    return code
+
+
+def _text_of(label: str) -> str:
+    return " ".join(WORDS.get(word, word) for word in key_of(label).split("_"))
+
+
+def _common(parts: Iterable[str]) -> str | None:
+    """Return the code that all alternatives have, if only as its kinds."""
+    read = {_text_of(part): code_of(part) for part in parts}
+    codes = {code for code in read.values() if code}
+    if len(codes) != 1:
+        return None
+    (code,) = codes
+    unclear = [set(text.split()) for text, own in read.items() if own != code]
+    return code if all(words and words <= KINDS.get(code, set()) for words in unclear) else None
 
 
 def with_ham_classes(codes: pd.Series[str], image_ids: pd.Series[str]) -> pd.Series[str]:

@@ -137,10 +137,17 @@ def read_table(path: Path) -> pd.DataFrame:
             return pd.read_csv(path, header=0, index_col=False)
     except TooLargeError as error:
         raise SubmissionError(f"{path}: {error}", SMALLER) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except FileNotFoundError as error:
         raise SubmissionError(
-            f"{path}: could not be parsed as CSV ({reason})",
+            f"{path} does not exist", "name a CSV file, or a folder of masks"
+        ) from error
+    except OSError as error:
+        raise SubmissionError(
+            f"{path}: cannot be read ({error.strerror or error})", "name a CSV file"
+        ) from error
+    except ValueError as error:
+        raise SubmissionError(
+            f"{path}: could not be parsed as CSV ({error})",
             "write a header line, and one line of the same length per image",
         ) from error
 

@@ -41,6 +41,8 @@ def files_in(folder: Path) -> list[Path]:
     """
     try:
         return sorted(path for path in folder.iterdir() if path.name not in _NOT_MASKS)
+    except FileNotFoundError as error:
+        raise SubmissionError(f"{folder} does not exist", "name an unpacked folder") from error
     except OSError as error:
         raise SubmissionError(
             f"{folder}: not a folder that can be read ({error.strerror})",

@@ -158,7 +158,7 @@ def test_files_other_than_csv_are_refused(tmp_path: Path, content: bytes, saying
 
 def test_an_unusable_ground_truth_is_an_error(tmp_path: Path) -> None:
     truth = tmp_path / "truth.csv"
-    with pytest.raises(SubmissionError, match="No such file"):
+    with pytest.raises(SubmissionError, match=r"truth\.csv does not exist; name a CSV"):
         score_classification(truth, truth)
     for content in ("image,A\n", "image\na\n", "image,A\na,yes\n", "id,A\na,1\n"):
         truth.write_text(content)

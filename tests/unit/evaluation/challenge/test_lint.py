@@ -171,8 +171,10 @@ def test_masks_of_wrong_size_are_found(tmp_path: Path) -> None:
     }
     with pytest.raises(SubmissionError, match="no images named like"):
         lint_segmentation(masks, tmp_path)
-    with pytest.raises(SubmissionError, match="not a folder"):
+    with pytest.raises(SubmissionError, match="nowhere does not exist"):
         lint_segmentation(tmp_path / "nowhere")
+    with pytest.raises(SubmissionError, match="nowhere does not exist"):
+        lint_segmentation(masks, tmp_path / "nowhere")
 
 
 @settings(deadline=None, max_examples=50)

@@ -82,7 +82,7 @@ def test_unusable_ground_truth_masks_are_errors(tmp_path: Path) -> None:
     grey = np.arange(40, dtype=np.uint8).reshape(5, 8)
     write_mask(tmp_path / "prediction" / "ISIC_0000001_segmentation.png", grey)
     truth = tmp_path / "truth"
-    with pytest.raises(SubmissionError, match="not a folder"):
+    with pytest.raises(SubmissionError, match="truth does not exist"):
         score_segmentation(truth, tmp_path / "prediction")
     truth.mkdir()
     with pytest.raises(SubmissionError, match="no ground truth"):
