@@ -241,7 +241,7 @@ class LesionEvaluation:
         given = _Evaluated(
             found,
             None if calibrated is None else by_lesion(calibrated),
-            None if parts is None else _sets(found, parts[found.rows]),
+            None if parts is None else _sets(labelled, found, parts),
         )
         targets = targets_of(found.lesions.natural, found.lesions.truth, labelled.taxonomy)
         answers = np.array(found.images.natural_codes, object)
@@ -347,15 +347,19 @@ class _Level(NamedTuple):
         return statistic
 
 
-def _sets(found: ByLesion, parts: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return prediction sets of images and of their lesions, with thresholds of other parts."""
-    images = found.images
-    codes = images.taxonomy.codes
+def _sets(
+    labelled: LabelledPredictions, found: ByLesion, parts: NDArray[np.intp]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return prediction sets of images and of their lesions, with thresholds of other parts.
+
+    The thresholds are fitted on all images: few may be of a known lesion, all in one part.
+    """
+    lesions = len(found.lesions.table) + np.arange(len(parts))  # each image for itself,
+    lesions[found.rows] = found.members  # except those of known lesions
+    classes, groups, codes = labelled.classes, labelled.groups, labelled.taxonomy.codes
     own, joint = (
-        cross_fitted_sets(
-            images.natural, images.classes, images.groups, codes, parts, lesions=lesions
-        )
-        for lesions in (None, found.members)
+        cross_fitted_sets(labelled.natural, classes, groups, codes, parts, lesions=each)[found.rows]
+        for each in (None, lesions)
     )
     return own, joint
 

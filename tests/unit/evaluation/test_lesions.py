@@ -197,3 +197,37 @@ def test_sets_of_lesions_use_the_thresholds_of_single_images() -> None:
     assert scores.together.metrics["covered"].value == pytest.approx(held.mean())
     assert scores.together.metrics["set_size"].value == pytest.approx(sets[1][first].sum(1).mean())
     assert scores.together.calibrated_error is not None
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param(["l001"], id="one lesion, in one fold"),
+        pytest.param(["l001", "l002", "l005"], id="a fold without a known lesion"),
+    ],
+)
+def test_thresholds_are_fitted_on_images_of_unknown_lesions_too(known: list[str]) -> None:
+    labelled, parts = predictions(), parts_of(predictions().table)
+    ids = labelled.table["lesion_id"]
+    sparse = labelled._replace(table=labelled.table.assign(lesion_id=ids.where(ids.isin(known))))
+    found = LesionEvaluation.of(sparse, parts=parts)
+    assert found is not None
+    assert found.unknown == (~ids.isin(known)).sum()
+    lesions = by_lesion(sparse)
+    sets = cross_fitted_sets(
+        labelled.natural, labelled.classes, labelled.groups, CODES, parts,
+        lesions=pd.factorize(ids)[0],
+    )[lesions.rows]  # fmt: skip
+    first = np.unique(lesions.members, return_index=True)[1]
+    held = sets[first, lesions.lesions.classes].mean()
+    assert found.every.together.metrics["covered"].value == pytest.approx(held)
+
+
+def test_one_known_lesion_is_evaluated() -> None:
+    labelled = predictions(60)
+    table = labelled.table
+    only = table["lesion_id"].where(table["lesion_id"] == "l002")
+    found = ClassificationEvaluation.of(labelled._replace(table=table.assign(lesion_id=only)))
+    assert found.lesions is not None
+    assert found.lesions.every.together.answers == 1
+    json.dumps(found.to_dict(), allow_nan=False)
