@@ -361,6 +361,16 @@ class PatientPredictions(NamedTuple):
     parts: NDArray[np.intp]
 
 
+def known_in_others(labelled: LabelledPredictions, patients: Sequence[Patient]) -> bool:
+    """Return whether each part (`parts_of`) has a patient outside it whose data are known.
+
+    Otherwise a part has no model for `cross_fitted_patients`.
+    """
+    parts = parts_of(labelled.table)
+    known = parts[[any_known(one) for one in patients]]
+    return all((known != part).any() for part in np.unique(parts))
+
+
 def cross_fitted_patients(
     labelled: LabelledPredictions, patients: Sequence[Patient]
 ) -> PatientPredictions:
@@ -371,7 +381,8 @@ def cross_fitted_patients(
         patients: Known data of the images.
 
     Raises:
-        DataError: No value is known, or there are too few groups.
+        DataError: A part has no known data outside it (`known_in_others`), or there are too few
+            groups.
         NaevusError: SciPy is not installed.
     """
     natural, taxonomy = labelled.natural, labelled.taxonomy

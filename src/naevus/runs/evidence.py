@@ -18,8 +18,8 @@ from naevus.evaluation.labelled import oof_classified
 from naevus.evaluation.out_of_fold import combined, taxonomy_of
 from naevus.evaluation.patient import (
     PatientModel,
-    any_known,
     cross_fitted_patients,
+    known_in_others,
     patients_of,
     with_log_odds,
 )
@@ -55,7 +55,7 @@ class ClassificationEvidence(NamedTuple):
         scaling: Temperature and offsets fitted on all of these predictions, for the bundle.
         conformal: Thresholds of prediction sets after that scaling, fitted on the same.
         patient: Terms of the patient's data and thresholds with them, fitted on the same; None if
-            no data are known.
+            too few data are known to score them.
         scores: Headline and calibration metrics; scaling and sets are cross-fitted.
         by_class: Metrics of each diagnosis, cross-fitted.
         subgroups: Metrics by sex and age where these are known, cross-fitted.
@@ -158,8 +158,8 @@ def _patient(
     if records is None:
         return None, []
     patients = patients_of(records.reindex(labelled.table["image_id"]))
-    if not any(map(any_known, patients)):
-        return None, []
+    if not known_in_others(labelled, patients):
+        return None, []  # a model that cannot be scored is not made
     taxonomy, groups = labelled.taxonomy, labelled.groups
     truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
     calibrated = scaled(labelled.natural, scaling)
