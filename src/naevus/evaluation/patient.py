@@ -406,23 +406,8 @@ def cross_fitted_patients(
                 sets[inside & some] = fitted.sets(rows[inside & some])
         models.append(model)
     return PatientPredictions(
-        recalibrated(labelled, without), recalibrated(labelled, given), sets, tuple(models), parts
+        labelled.with_natural(without), labelled.with_natural(given), sets, tuple(models), parts
     )
-
-
-def recalibrated(
-    labelled: LabelledPredictions, natural: NDArray[np.float64]
-) -> LabelledPredictions:
-    """Return predictions with other natural probabilities, and the resulting balanced ones."""
-    ratio = np.divide(
-        labelled.balanced,
-        labelled.natural,
-        out=np.zeros_like(natural),
-        where=labelled.natural > 0,
-    )
-    balanced = natural * ratio
-    balanced /= balanced.sum(axis=1, keepdims=True)
-    return labelled._replace(natural=natural, balanced=balanced)
 
 
 def patients_of(records: pd.DataFrame) -> list[Patient]:
