@@ -30,7 +30,6 @@ from naevus.evaluation.patient import (
     cross_fitted_patients,
     joined_site,
     patients_of,
-    recalibrated,
     with_log_odds,
 )
 from naevus.evaluation.subgroups import age_bands
@@ -203,7 +202,7 @@ def _given(found: PatientPredictions, patients: Sequence[Patient]) -> LabelledPr
         own = found.parts == part
         some = [one for one, use in zip(patients, own, strict=True) if use]
         natural[own] = with_log_odds(found.without.natural[own], model.log_odds(some))
-    return recalibrated(found.without, natural)
+    return found.without.with_natural(natural)
 
 
 def _by_frequencies(found: PatientPredictions, patients: Sequence[Patient]) -> LabelledPredictions:
@@ -215,7 +214,7 @@ def _by_frequencies(found: PatientPredictions, patients: Sequence[Patient]) -> L
         model = _frequencies(rest, truth[~own], found.without.taxonomy.codes)
         some = [one for one, use in zip(patients, own, strict=True) if use]
         natural[own] = with_log_odds(found.without.natural[own], model.log_odds(some))
-    return recalibrated(found.without, natural)
+    return found.without.with_natural(natural)
 
 
 def _frequencies(

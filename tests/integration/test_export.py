@@ -24,6 +24,7 @@ from naevus.bundles.bundle import Bundle
 from naevus.bundles.ood import OOD_FILE, ood_statistics_of
 from naevus.bundles.spec import ConformalSpec
 from naevus.datasets.cache import ImageCache
+from naevus.datasets.folds import Folds
 from naevus.datasets.sources import stack_images
 from naevus.errors import BundleError, DataError, RunError
 from naevus.evaluation.conformal import Conformal
@@ -40,6 +41,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.engines import open_engine
 from naevus.inference.out_of_fold import oof_logits
 from naevus.inference.segmenter import Segmenter
+from naevus.runs import evidence
 from naevus.runs.evidence import Composition, classification_entry
 from naevus.runs.images import select_images
 from naevus.runs.manifest import about, training_data
@@ -229,7 +231,7 @@ def test_calibration_replaces_the_out_of_fold_predictions(
     table = run.predictions()
     table = table[table["fold"] == 0].drop(columns="fold")
     table[[f"logit_{code}" for code in ISIC2018.codes]] *= 3
-    options = replace(FEW, calibration=table)
+    options = replace(FEW, calibration=table, folds=(0,))
     bundle = export_runs([run], tmp_path / "own", options, ExportCallbacks(lambda _: None))
     natural, _ = probabilities(table, ISIC2018)
     truth = [ISIC2018.index(code) for code in table["diagnosis"]]
@@ -285,8 +287,12 @@ def test_the_bundle_states_which_networks_it_was_calibrated_on(
     ("change", "output"),
     [
         (lambda table: table.drop(columns="diagnosis"), "no column diagnosis"),
-        (lambda table: table.drop(columns="logit_DF"), "other classes than the runs"),
+        (
+            lambda table: table[table["fold"] == 0].drop(columns="logit_DF"),
+            "other classes than the runs",
+        ),
         (lambda table: table.assign(image_id=table["image_id"] + "x"), "is not in the folds of"),
+        (lambda table: table, "a network of the bundle was trained on"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(
@@ -296,6 +302,43 @@ def test_predictions_that_do_not_fit_are_refused(
     with pytest.raises(DataError, match=output):
         export_runs([runs["answers"]], tmp_path / "out", options, ExportCallbacks(lambda _: None))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("composed", "given", "trained"),
+    [
+        pytest.param(((0, 2),), ["0"], ["0"], id="the network of another fold"),
+        pytest.param(((1,),), ["1", "0"], ["0"], id="some images"),
+        pytest.param(((0,), (2,)), ["0"], ["0"], id="the network of another run"),
+        pytest.param(((0,),), ["train"], ["train"], id="images that no fold holds out"),
+        pytest.param(((0,), (0,)), ["0"], [], id="two runs of one fold"),
+        pytest.param(((0, 2), (1,)), ["test"], [], id="test images"),
+        pytest.param(((0,),), ["0", "test"], [], id="held-out and test images"),
+    ],
+)
+def test_images_of_a_network_s_training_calibrate_nothing(
+    runs: dict[str, Run],
+    composed: Any,
+    given: list[str],
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictions = runs["answers"].predictions()
+    monkeypatch.setattr(Run, "predictions", lambda _: predictions)
+    monkeypatch.setattr(evidence, "_classification_entry", lambda *_: {"scores": []})
+    rows = runs["answers"].folds.table.copy()
+    rows.loc[rows.index % 5 == 0, "fold"] = "test"
+    rows.loc[rows.index % 5 == 1, "fold"] = "train"
+    run = replace(runs["answers"], folds=Folds(rows))
+    logits = dict.fromkeys((f"logit_{code}" for code in ISIC2018.codes), 0.0)
+    table = rows[rows["fold"].isin(given)].drop(columns="fold").assign(diagnosis="NV", **logits)
+    composition = Composition(tuple("network" for _ in composed), composed)
+    if not trained:
+        assert classification_entry([run] * len(composed), composition, None, table)
+        return
+    images = f"trained on {rows['fold'].isin(trained).sum()} of the {len(table)} images"
+    with pytest.raises(DataError, match=images):
+        classification_entry([run] * len(composed), composition, None, table)
 
 
 def test_calibrating_a_segmenter_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -339,17 +339,17 @@ class AttributesEvaluation:
         several = counts.hit.shape[2] > 1
         parts = parts_of(table.assign(diagnosis="")) if several else np.zeros(len(table), np.intp)
         cut, used = _cross_fitted(counts, parts)
-        jaccards = weighted_intervals(partial(_pooled, cut), groups)
+        shown = counts.true > 0
+        jaccards = _jaccards(cut, shown, groups)
         apart = None
         if several:
             single, _ = _cross_fitted(counts, parts, alone=True)
-            apart = weighted_intervals(partial(_pooled, single), groups)
-        shown = counts.true > 0
+            apart = _jaccards(single, shown, groups)
         scores = _ranked(table)
         by_attribute = {
             name: AttributeScores(
                 int(shown[:, k].sum()),
-                len({group for group, there in zip(groups, shown[:, k], strict=True) if there}),
+                _groups_of(shown[:, k], groups),
                 jaccards[1 + k],
                 None if apart is None else apart[1 + k],
                 _auc(shown[:, k], scores[name], groups),
@@ -470,11 +470,29 @@ def cross_fitted_counts(table: pd.DataFrame, *, alone: bool = False) -> NDArray[
     return _cross_fitted(counts, parts, alone=alone)[0]
 
 
+def _jaccards(
+    cut: NDArray[np.float64], shown: NDArray[np.bool_], groups: Sequence[str]
+) -> list[Interval]:
+    """Return Jaccard indices with intervals by group: over all attributes, then each."""
+    some = np.column_stack([cut.any(axis=(1, 2)), shown])
+    count = [_groups_of(rows, groups) for rows in some.T]
+    return weighted_intervals(partial(_pooled, cut), groups, count=count)
+
+
+def _groups_of(rows: NDArray[np.bool_], groups: Sequence[str]) -> int:
+    return len(set(np.asarray(groups, object)[rows].tolist()))
+
+
 def _pooled(cut: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return D x (1 + A) Jaccard indices of weighted images: over all attributes, then each."""
+    """Return D x (1 + A) Jaccard indices of weighted images: over all attributes, then each.
+
+    A weighting without a pixel of an attribute that other images have leaves its index undefined.
+    """
     sums = (weights @ cut.reshape(len(cut), -1)).reshape(len(weights), *cut.shape[1:])
-    whole = sums.sum(axis=1, keepdims=True)
-    found: NDArray[np.float64] = jaccard(*np.concatenate([whole, sums], axis=1).transpose(2, 0, 1))
+    sums = np.concatenate([sums.sum(axis=1, keepdims=True), sums], axis=1)
+    found: NDArray[np.float64] = jaccard(sums[..., 0], sums[..., 1], sums[..., 2])
+    some = np.append(cut.any(), cut.any(axis=(0, 2)))
+    found[some & ~sums.any(axis=2)] = np.nan
     return found
 
 
@@ -489,8 +507,7 @@ def _auc(
 ) -> Interval | None:
     if shown.all() or not shown.any() or np.isnan(scores).any():
         return None
-    names = np.asarray(groups, object)
-    count = min(len(set(names[side].tolist())) for side in (shown, ~shown))
+    count = min(_groups_of(side, groups) for side in (shown, ~shown))
     return weighted_intervals(Ranking.of(shown, scores).auc, groups, count=count)[0]
 
 

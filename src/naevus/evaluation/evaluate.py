@@ -264,14 +264,8 @@ def _calibrated(
     labelled: LabelledPredictions, parts: NDArray[np.intp]
 ) -> tuple[LabelledPredictions, tuple[Scaling, ...]]:
     """Return the images with probabilities that were calibrated on the other parts."""
-    natural = labelled.natural
-    fitted = cross_fitted(natural, labelled.classes, parts)
-    # Natural and balanced probabilities differ by the class priors, row by row. An impossible
-    # class, as with a prevalence of 0, stays impossible.
-    ratio = np.divide(labelled.balanced, natural, out=np.zeros_like(natural), where=natural > 0)
-    balanced = fitted.natural * ratio
-    balanced /= balanced.sum(axis=1, keepdims=True)
-    return labelled._replace(natural=fitted.natural, balanced=balanced), fitted.scalings
+    fitted = cross_fitted(labelled.natural, labelled.classes, parts)
+    return labelled.with_natural(fitted.natural), fitted.scalings
 
 
 def _given_sets(labelled: LabelledPredictions) -> SetScores | None:

@@ -125,7 +125,7 @@ def weighted_intervals(
     groups: Sequence[Hashable],
     strata: Sequence[Hashable] | None = None,
     *,
-    count: int | None = None,
+    count: int | Sequence[int] | None = None,
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> list[Interval]:
@@ -138,8 +138,8 @@ def weighted_intervals(
         statistic: Maps D x N weights to D x K values.
         groups: N group ids.
         strata: N strata; None: one stratum.
-        count: The number of groups that the figures depend on, such as those of the rarer side;
-            None: all.
+        count: The number of groups that the figures depend on, such as those of the rarer side,
+            for all of them or for each; None: all groups.
         draws: The number of resamples.
         seed: The random seed.
 
@@ -147,16 +147,21 @@ def weighted_intervals(
         DataError: There are no images, or one has no group.
     """
     numbered = Groups.of(groups, strata)
-    count = len(numbered) if count is None else count
     values = statistic(np.ones((1, len(numbered.codes))))[0]
-    if count < LEAST:
+    counts = np.broadcast_to(len(numbered) if count is None else np.asarray(count), values.shape)
+    if (counts < LEAST).all():
         return [Interval(float(value), np.nan, np.nan) for value in values]
     found = bootstrap(statistic, numbered, draws=draws, seed=seed)
-    if count < FEW:
-        return _bca(statistic, numbered, values, found)
-    return [
+    intervals = [
         percentile_interval(float(value), column)
         for value, column in zip(values, found.T, strict=True)
+    ]
+    if (few := (counts >= LEAST) & (counts < FEW)).any():
+        moved = _bca(statistic, numbered, values, found)
+        intervals = [moved[k] if few[k] else one for k, one in enumerate(intervals)]
+    return [
+        one._replace(low=np.nan, high=np.nan) if each < LEAST else one
+        for one, each in zip(intervals, counts.tolist(), strict=True)
     ]
 
 
@@ -227,6 +232,20 @@ def mean_ratio_interval(
     if (bottom > 0).sum(axis=0).min() >= RARE:
         found = grouped_ratios(numerators, denominators, groups, strata, draws=draws)
         return percentile_interval(value, found)
+    return recovered_interval(numerators, denominators, groups)
+
+
+def recovered_interval(
+    numerators: ArrayLike, denominators: ArrayLike, groups: Sequence[Hashable]
+) -> Interval:
+    """Return the mean of some fractions with the interval of `mean_ratio_interval` for few groups.
+
+    A single fraction has Wilson's interval. Both arguments may be weighted, as long as a group's
+    weights in a denominator sum to a number of images.
+    """
+    numbered = Groups.of(groups)
+    top, bottom = numbered.sums(numerators), numbered.sums(denominators)
+    value = float(divided(top.sum(0), bottom.sum(0)).mean())
     parts = [
         _wilson(one[each > 0], each[each > 0]) for one, each in zip(top.T, bottom.T, strict=True)
     ]
@@ -264,7 +283,7 @@ def wilson_interval(right: ArrayLike, groups: Sequence[Hashable]) -> Proportion:
 
 def _wilson(counts: NDArray[np.float64], sizes: NDArray[Any]) -> Proportion:
     """Return Wilson's interval from each group's size and number of successes."""
-    images = int(sizes.sum())
+    images = float(sizes.sum())
     fraction = float(counts.sum()) / images
     effective = _effective(counts - fraction * sizes, sizes, fraction)
     squared = _Z**2 / min(effective, images)
@@ -292,12 +311,12 @@ def recall_intervals(
 
 def _effective(residuals: NDArray[np.float64], sizes: NDArray[Any], fraction: float) -> float:
     """Return the effective number of images from each group's sum of (value - fraction)."""
-    images, groups = int(sizes.sum()), len(sizes)
+    images, groups = float(sizes.sum()), len(sizes)
     independent = fraction * (1 - fraction) / max(images - 1, 1)
     between = groups / max(groups - 1, 1) * float((residuals**2).sum()) / images**2
     if groups == 1 or independent == 0:
         return images**2 / float((sizes.astype(np.float64) ** 2).sum())
-    return images * independent / between if between > 0 else float(images)
+    return images * independent / between if between > 0 else images
 
 
 # Intervals for few groups: bias-corrected and accelerated, by group.

@@ -101,6 +101,18 @@ class LabelledPredictions(NamedTuple):
             sets=None if self.sets is None else self.sets[rows],
         )
 
+    def with_natural(self, natural: NDArray[np.float64]) -> LabelledPredictions:
+        """Return the images with other natural probabilities, N x C, and balanced ones of these.
+
+        Both differ by the class priors, row by row. An impossible class, as with a prevalence of 0,
+        stays impossible.
+        """
+        before = self.natural
+        ratio = np.divide(self.balanced, before, out=np.zeros_like(before), where=before > 0)
+        balanced = natural * ratio
+        balanced /= balanced.sum(axis=1, keepdims=True)
+        return self._replace(natural=natural, balanced=balanced)
+
     def _codes(self, probabilities: NDArray[np.float64]) -> list[str]:
         codes = np.array(self.taxonomy.codes, object)
         found: list[str] = codes[probabilities.argmax(axis=1)].tolist()

@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from naevus.errors import DataError
-from naevus.evaluation.bootstrap import Ranking, divided
+from naevus.evaluation.bootstrap import Groups, Ranking, divided
 from naevus.evaluation.calibration import calibration_error
 from naevus.evaluation.conformal import cross_fitted_sets
-from naevus.evaluation.intervals import Interval, weighted_intervals
+from naevus.evaluation.intervals import (
+    FEW,
+    RARE,
+    Interval,
+    recovered_interval,
+    weighted_intervals,
+)
 from naevus.evaluation.operating_points import targets_of
 from naevus.evaluation.priors import geometric_means
 from naevus.evaluation.tables import has_values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -241,7 +249,7 @@ class LesionEvaluation:
         given = _Evaluated(
             found,
             None if calibrated is None else by_lesion(calibrated),
-            None if parts is None else _sets(found, parts[found.rows]),
+            None if parts is None else _sets(labelled, found, parts),
         )
         targets = targets_of(found.lesions.natural, found.lesions.truth, labelled.taxonomy)
         answers = np.array(found.images.natural_codes, object)
@@ -289,8 +297,12 @@ def _scores(given: _Evaluated) -> LesionScores:
         one, two, three = (each(drawn) for each in statistics)
         return np.concatenate([one, two, three, three - two], axis=1)
 
-    found = iter(weighted_intervals(statistic, images.groups, images.truth))
+    counts = levels[0].counts()
+    each = [counts[name] for name in names] * 4
+    found = iter(weighted_intervals(statistic, images.groups, images.truth, count=each))
     one, two, three, gain = ({name: next(found) for name in names} for _ in range(4))
+    for level, metrics in zip(levels, (one, two, three), strict=True):
+        metrics.update(level.fractions(metrics, counts))
     other = given.calibrated
     return LesionScores(
         LevelScores(len(members), one, _error(images), other and _error(other.images)),
@@ -324,16 +336,60 @@ class _Level(NamedTuple):
         targets = targets_of(self.labelled.natural, self.labelled.truth, self.labelled.taxonomy)
         return Ranking.of(targets[0].truth, targets[0].probability) if targets else None
 
-    def statistic(self) -> Statistic:
-        """Return the statistic of these metrics, from D x N weights of images."""
+    @property
+    def _right(self) -> dict[str, NDArray[np.bool_]]:
+        """The predictions that count, of the metrics that are fractions."""
+        truth = np.array(self.labelled.truth, object)
+        right = {"accuracy": np.array(self.labelled.natural_codes, object) == truth}
+        if self.sets is not None:
+            right["covered"] = self.sets[np.arange(len(truth)), self.labelled.classes]
+        return right
+
+    @property
+    def _recalls(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The predictions of each class present, and those of them that are right."""
         truth = np.array(self.labelled.truth, object)
         member = truth[:, None] == np.unique(truth.astype(str))[None, :]
-        found = member & (np.array(self.labelled.balanced_codes, object) == truth)[:, None]
-        means = [np.array(self.labelled.natural_codes, object) == truth]
-        target = self._target
+        return member, member & (np.array(self.labelled.balanced_codes, object) == truth)[:, None]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of groups that each metric depends on."""
+        groups, target = Groups.of(self.labelled.groups), self._target
+        rarest = int((groups.sums(self._recalls[0]) > 0).sum(axis=0).min())
+        counts = dict.fromkeys(self.figures, len(groups))
+        if rarest < RARE:
+            counts["balanced_accuracy"] = rarest
+        if target is not None:
+            sides = np.stack([target.truth, ~target.truth], axis=1)
+            counts["auc"] = int((groups.sums(sides) > 0).sum(axis=0).min())
+        return counts
+
+    def fractions(
+        self, metrics: Mapping[str, Interval], counts: Mapping[str, int]
+    ) -> dict[str, Interval]:
+        """Return those metrics whose resamples vary too little, with Wilson's intervals.
+
+        They are recognised as in `mean_interval` and `mean_ratio_interval`.
+        """
+        weights, groups, (member, found) = self.weights, self.labelled.groups, self._recalls
+        intervals = {
+            name: recovered_interval((right * weights)[:, None], weights[:, None], groups)
+            for name, right in self._right.items()
+            if counts[name] < FEW or not metrics[name].known
+        }
+        if counts["balanced_accuracy"] < RARE:
+            shares = weights[:, None]
+            intervals["balanced_accuracy"] = recovered_interval(
+                found * shares, member * shares, groups
+            )
+        return intervals
+
+    def statistic(self) -> Statistic:
+        """Return the statistic of these metrics, from D x N weights of images."""
+        target, (member, found) = self._target, self._recalls
+        means: list[NDArray[Any]] = list(self._right.values())
         if self.sets is not None:
-            codes = np.array(self.labelled.taxonomy.codes, object)
-            means += [self.sets[truth[:, None] == codes[None, :]], self.sets.sum(axis=1)]
+            means.append(self.sets.sum(axis=1))
         columns = np.stack(means, axis=1).astype(np.float64)
 
         def statistic(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -347,15 +403,19 @@ class _Level(NamedTuple):
         return statistic
 
 
-def _sets(found: ByLesion, parts: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return prediction sets of images and of their lesions, with thresholds of other parts."""
-    images = found.images
-    codes = images.taxonomy.codes
+def _sets(
+    labelled: LabelledPredictions, found: ByLesion, parts: NDArray[np.intp]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return prediction sets of images and of their lesions, with thresholds of other parts.
+
+    The thresholds are fitted on all images: few may be of a known lesion, all in one part.
+    """
+    lesions = len(found.lesions.table) + np.arange(len(parts))  # each image for itself,
+    lesions[found.rows] = found.members  # except those of known lesions
+    classes, groups, codes = labelled.classes, labelled.groups, labelled.taxonomy.codes
     own, joint = (
-        cross_fitted_sets(
-            images.natural, images.classes, images.groups, codes, parts, lesions=lesions
-        )
-        for lesions in (None, found.members)
+        cross_fitted_sets(labelled.natural, classes, groups, codes, parts, lesions=each)[found.rows]
+        for each in (None, lesions)
     )
     return own, joint
 

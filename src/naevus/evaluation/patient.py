@@ -361,6 +361,16 @@ class PatientPredictions(NamedTuple):
     parts: NDArray[np.intp]
 
 
+def known_in_others(labelled: LabelledPredictions, patients: Sequence[Patient]) -> bool:
+    """Return whether each part (`parts_of`) has a patient outside it whose data are known.
+
+    Otherwise a part has no model for `cross_fitted_patients`.
+    """
+    parts = parts_of(labelled.table)
+    known = parts[[any_known(one) for one in patients]]
+    return all((known != part).any() for part in np.unique(parts))
+
+
 def cross_fitted_patients(
     labelled: LabelledPredictions, patients: Sequence[Patient]
 ) -> PatientPredictions:
@@ -371,7 +381,8 @@ def cross_fitted_patients(
         patients: Known data of the images.
 
     Raises:
-        DataError: No value is known, or there are too few groups.
+        DataError: A part has no known data outside it (`known_in_others`), or there are too few
+            groups.
         NaevusError: SciPy is not installed.
     """
     natural, taxonomy = labelled.natural, labelled.taxonomy
@@ -395,23 +406,8 @@ def cross_fitted_patients(
                 sets[inside & some] = fitted.sets(rows[inside & some])
         models.append(model)
     return PatientPredictions(
-        recalibrated(labelled, without), recalibrated(labelled, given), sets, tuple(models), parts
+        labelled.with_natural(without), labelled.with_natural(given), sets, tuple(models), parts
     )
-
-
-def recalibrated(
-    labelled: LabelledPredictions, natural: NDArray[np.float64]
-) -> LabelledPredictions:
-    """Return predictions with other natural probabilities, and the resulting balanced ones."""
-    ratio = np.divide(
-        labelled.balanced,
-        labelled.natural,
-        out=np.zeros_like(natural),
-        where=labelled.natural > 0,
-    )
-    balanced = natural * ratio
-    balanced /= balanced.sum(axis=1, keepdims=True)
-    return labelled._replace(natural=natural, balanced=balanced)
 
 
 def patients_of(records: pd.DataFrame) -> list[Patient]:

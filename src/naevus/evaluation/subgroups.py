@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -254,14 +255,15 @@ class _Blocks:
 
 def _of_attribute(name: str, blocks: _Blocks, draws: int, seed: int) -> list[Subgroup]:
     names = sorted(set(blocks.shared))
-    inside = np.array([blocks.shared == each for each in names])
+    labels = np.searchsorted(np.array(names, object), blocks.shared)
+    inside = labels == np.arange(len(names))[:, None]
     enough = np.array([blocks.groups_with(each) for each in inside]) >= LEAST_OF_CLASS
     others = np.array([blocks.groups_with(~each) for each in inside]) >= LEAST_OF_CLASS
     shared = enough & others
     right, images = blocks.right, blocks.images
-    gaps = _gaps(inside[None], right, images, shared)[0]
+    gaps = _gaps(labels[None], right, images, shared)[0]
     every = np.arange(len(blocks.numbered))
-    p_values = _p_values(gaps, inside, right, images, shared, blocks.strata(every), seed, draws)
+    p_values = _p_values(gaps, labels, right, images, shared, blocks.strata(every), seed, draws)
     codes = np.array(blocks.codes, object)
     return [
         Subgroup(
@@ -296,23 +298,34 @@ def _balanced_accuracy(
 
 
 def _gaps(
-    inside: NDArray[np.bool_],
+    labels: NDArray[np.intp],
     right: NDArray[np.float64],
     images: NDArray[np.float64],
     shared: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Return D x V gaps for D permutations of V values (D x V x G), G x C counts, V x C classes."""
-    chosen = inside.astype(np.float64)
-    right_here, here = chosen @ right, chosen @ images
+    """Return D x V gaps: D x B numbers of values, B x C counts, V x C classes."""
+    right_here, here = (_sums(labels, counts, len(shared)) for counts in (right, images))
     rest, right_rest = images.sum(0) - here, right.sum(0) - right_here
     differences = divided(right_here, here) - divided(right_rest, rest)
     counted = shared & np.isfinite(differences)
     return divided(np.where(counted, differences, 0).sum(axis=2), counted.sum(axis=2))
 
 
+def _sums(
+    labels: NDArray[np.intp], counts: NDArray[np.float64], values: int
+) -> NDArray[np.float64]:
+    """Sum B x C counts within each of V values, D x V x C, for D x B numbers of values."""
+    shape = len(labels), values, counts.shape[1]
+    blocks, classes = np.nonzero(counts)  # a block's images are of one class, save exceptions
+    places = (np.arange(shape[0])[:, None] * values + labels[:, blocks]) * shape[2] + classes
+    weights = np.broadcast_to(counts[blocks, classes], places.shape)
+    sums = np.bincount(places.ravel(), weights.ravel(), math.prod(shape))
+    return sums.astype(np.float64).reshape(shape)
+
+
 def _p_values(
     gaps: NDArray[np.float64],
-    inside: NDArray[np.bool_],
+    labels: NDArray[np.intp],
     right: NDArray[np.float64],
     images: NDArray[np.float64],
     shared: NDArray[np.bool_],
@@ -325,11 +338,9 @@ def _p_values(
     places = [np.flatnonzero(strata == number) for number in np.unique(strata)]
     as_wide = np.ones(len(gaps))
     for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        assign_parts = np.tile(np.arange(len(strata)), (size, 1))
+        permuted = np.tile(labels, (min(_CHUNK, draws - start), 1))
         for rows in places:
-            assign_parts[:, rows] = rng.permuted(assign_parts[:, rows], axis=1)
-        permuted = np.moveaxis(inside[:, assign_parts], 0, 1)
+            permuted[:, rows] = rng.permuted(permuted[:, rows], axis=1)
         found = _gaps(permuted, right, images, shared)
         # Rounding must not make an identical permutation count as less extreme.
         as_wide += (np.abs(found) >= np.abs(gaps) - 1e-12).sum(axis=0)

@@ -18,8 +18,8 @@ from naevus.evaluation.labelled import oof_classified
 from naevus.evaluation.out_of_fold import combined, taxonomy_of
 from naevus.evaluation.patient import (
     PatientModel,
-    any_known,
     cross_fitted_patients,
+    known_in_others,
     patients_of,
     with_log_odds,
 )
@@ -55,7 +55,7 @@ class ClassificationEvidence(NamedTuple):
         scaling: Temperature and offsets fitted on all of these predictions, for the bundle.
         conformal: Thresholds of prediction sets after that scaling, fitted on the same.
         patient: Terms of the patient's data and thresholds with them, fitted on the same; None if
-            no data are known.
+            too few data are known to score them.
         scores: Headline and calibration metrics; scaling and sets are cross-fitted.
         by_class: Metrics of each diagnosis, cross-fitted.
         subgroups: Metrics by sex and age where these are known, cross-fitted.
@@ -158,8 +158,8 @@ def _patient(
     if records is None:
         return None, []
     patients = patients_of(records.reindex(labelled.table["image_id"]))
-    if not any(map(any_known, patients)):
-        return None, []
+    if not known_in_others(labelled, patients):
+        return None, []  # a model that cannot be scored is not made
     taxonomy, groups = labelled.taxonomy, labelled.groups
     truth = np.array([taxonomy.index(code) for code in labelled.truth], np.intp)
     calibrated = scaled(labelled.natural, scaling)
@@ -413,7 +413,8 @@ def classification_entry(
 
     Raises:
         RunError: The predictions of a run are inconsistent.
-        DataError: A table has no out-of-fold logits, or there are too few lesions.
+        DataError: A table has no out-of-fold logits, there are too few lesions, or a network was
+            trained on images of ``calibration``.
         NaevusError: SciPy or scikit-learn is not installed.
     """
     records = None if dataset is None else dataset.table.set_index("image_id")
@@ -423,7 +424,7 @@ def classification_entry(
         return ensemble_entry(
             tables, names, composition, records, allow_missing=allowed, unit=runs[0].unit
         )
-    _check(calibration, runs)
+    _check(calibration, runs, composition)
     unit = runs[0].unit
     on = f"{TASK_MEMBERS}: {describe(calibration, unit)}"
     return _classification_entry(calibration, TASK_MEMBERS, on, records, unit)
@@ -492,7 +493,7 @@ def _basis(table: pd.DataFrame, runs: int, composition: Composition, unit: Unit)
     return f"{basis}; the bundle is {composition}, and its best temperature may differ"
 
 
-def _check(table: pd.DataFrame, runs: Sequence[Run]) -> None:
+def _check(table: pd.DataFrame, runs: Sequence[Run], composition: Composition) -> None:
     absent = [name for name in ("image_id", "group_id", "diagnosis") if name not in table.columns]
     if absent:
         raise DataError(
@@ -511,4 +512,18 @@ def _check(table: pd.DataFrame, runs: Sequence[Run]) -> None:
         raise DataError(
             "the table of predictions has other classes than the runs",
             "give a table with the same classes",
+        )
+    unseen = set.intersection(
+        *(
+            {*run.folds.held_out(fold), *run.folds.test()}
+            for run, folds in zip(runs, composition.folds, strict=True)
+            for fold in folds
+        )
+    )
+    trained = set(table["image_id"]) - unseen
+    if trained:
+        raise DataError(
+            f"a network of the bundle was trained on {len(trained):,} of the {len(table):,} images "
+            f"in the table of predictions, such as {min(trained)}",
+            "give predictions for test images, or for images of a fold that all networks held out",
         )

@@ -152,6 +152,27 @@ def test_an_absent_attribute_has_no_auc() -> None:
     assert one.jaccard.value == 0  # all predicted pixels are wrong
 
 
+@pytest.mark.parametrize(("shown", "known"), [(2, False), (9, False), (10, True), (40, True)])
+def test_few_lesions_of_an_attribute_give_no_interval(shown: int, known: bool) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for number in range(60):
+        truths = {name: np.zeros((10, 10), bool) for name in ATTRIBUTES}
+        maps = [np.zeros((10, 10), np.float32) for _ in ATTRIBUTES]
+        if number < shown:
+            truths["streaks"][:5] = True
+            maps[list(ATTRIBUTES).index("streaks")][: 3 + number % 5] = 0.9
+        ids = {"image_id": f"i{number}", "group_id": f"g{number}", "fold": number % 2}
+        rows.append(ids | attribute_row(maps, truths, rng.random(len(ATTRIBUTES)).tolist()))
+    found = AttributesEvaluation.of(pd.DataFrame(rows))
+    streaks, absent = found.by_attribute["streaks"], found.by_attribute["globules"]
+    assert streaks.groups == shown
+    assert streaks.alone is not None
+    assert (streaks.jaccard.known, streaks.alone.known) == (known, known)
+    assert found.jaccard == streaks.jaccard  # the others have no pixel
+    assert not streaks.jaccard.high >= 1  # a resample without streaks says nothing of them
+    assert (absent.jaccard.value, absent.jaccard.known) == (1.0, False)
+
+
 def test_given_masks_are_scored_without_thresholds(tmp_path: Path) -> None:
     write_task2(tmp_path, 5)
     masks = tmp_path / TRUTH

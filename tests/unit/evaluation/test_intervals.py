@@ -20,6 +20,8 @@ from naevus.evaluation.intervals import (
     mean_interval,
     percentile_interval,
     recall_intervals,
+    recovered_interval,
+    weighted_intervals,
     wilson_interval,
 )
 
@@ -55,6 +57,28 @@ def test_a_leaning_mean_of_few_groups_has_a_bca_interval() -> None:
     values = np.random.default_rng(1).lognormal(sigma=1.2, size=40)
     groups = names(np.arange(40))
     assert mean_interval(values, groups) == bca_interval(means_of(values[:, None]), groups)
+
+
+def test_each_figure_has_the_interval_of_its_number_of_groups() -> None:
+    values = np.random.default_rng(0).random((150, 3)) ** 2
+    groups = names(np.arange(150))
+    few, some, all_ = weighted_intervals(means_of(values), groups, count=[9, 99, 150])
+    assert not few.known
+    assert some == pytest.approx(bca_interval(means_of(values[:, 1:2]), groups))
+    assert all_ == pytest.approx(weighted_intervals(means_of(values[:, 2:]), groups)[0])
+    assert not any(one.known for one in weighted_intervals(means_of(values), groups, count=[9] * 3))
+
+
+def test_a_recovered_fraction_is_wilson_s_also_of_shared_weights() -> None:
+    right = np.array([True, False, True, True, False, True])
+    apart = [interval.low for interval in (
+        recovered_interval(right[:, None], np.ones((6, 1)), list("abcdef")),
+        wilson_interval(right, list("abcdef")),
+    )]  # fmt: skip
+    assert apart[0] == pytest.approx(apart[1])
+    copies, thirds = np.repeat(right, 3)[:, None], np.full((18, 1), 1 / 3)
+    shared = recovered_interval(copies * thirds, thirds, list(np.repeat(list("abcdef"), 3)))
+    assert shared.low == pytest.approx(apart[0])
 
 
 def test_a_balanced_accuracy_with_a_rare_class_is_recovered_from_its_recalls() -> None:

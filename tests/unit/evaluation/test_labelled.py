@@ -10,7 +10,13 @@ import pytest
 
 from naevus.errors import DataError
 from naevus.evaluation.evaluate import ClassificationEvaluation
-from naevus.evaluation.labelled import evaluated, oof_classified, with_truth
+from naevus.evaluation.labelled import (
+    LabelledPredictions,
+    evaluated,
+    oof_classified,
+    with_truth,
+)
+from naevus.evaluation.priors import rebalance
 from naevus.images.read import write_png
 from naevus.taxonomy import BINARY, ISIC2018
 
@@ -197,3 +203,15 @@ def test_held_out_logits_are_corrected_for_weights_and_priors() -> None:
     found = oof_classified(table)
     assert found.taxonomy is ISIC2018
     np.testing.assert_allclose(found.natural, np.full((1, 7), 1 / 7))
+
+
+def test_other_natural_probabilities_give_balanced_ones_of_the_same_priors() -> None:
+    rng, priors = np.random.default_rng(0), np.array([0.7, 0.3])
+    natural, other = rng.dirichlet(np.ones(2), 5), rng.dirichlet(np.ones(2), 5)
+    natural[0], other[0] = (1, 0), (1, 0)  # a class that stays impossible
+    table = pd.DataFrame({"image_id": list("abcde")})
+    before = LabelledPredictions(table, natural, rebalance(natural, priors), BINARY)
+    found = before.with_natural(other)
+    np.testing.assert_allclose(found.balanced, rebalance(other, priors))
+    assert (found.natural == other).all()
+    assert found.table is table

@@ -12,8 +12,10 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from naevus.errors import DataError
 from naevus.evaluation.calibration import CalibrationScores
+from naevus.evaluation.classification import headline_intervals
 from naevus.evaluation.conformal import cross_fitted_sets
 from naevus.evaluation.evaluate import ClassificationEvaluation, evaluate
+from naevus.evaluation.intervals import recall_intervals
 from naevus.evaluation.labelled import LabelledPredictions
 from naevus.evaluation.lesions import LesionEvaluation, by_lesion
 from naevus.evaluation.priors import rebalance
@@ -197,3 +199,77 @@ def test_sets_of_lesions_use_the_thresholds_of_single_images() -> None:
     assert scores.together.metrics["covered"].value == pytest.approx(held.mean())
     assert scores.together.metrics["set_size"].value == pytest.approx(sets[1][first].sum(1).mean())
     assert scores.together.calibrated_error is not None
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param(["l001"], id="one lesion, in one fold"),
+        pytest.param(["l001", "l002", "l005"], id="a fold without a known lesion"),
+    ],
+)
+def test_thresholds_are_fitted_on_images_of_unknown_lesions_too(known: list[str]) -> None:
+    labelled, parts = predictions(), parts_of(predictions().table)
+    ids = labelled.table["lesion_id"]
+    sparse = labelled._replace(table=labelled.table.assign(lesion_id=ids.where(ids.isin(known))))
+    found = LesionEvaluation.of(sparse, parts=parts)
+    assert found is not None
+    assert found.unknown == (~ids.isin(known)).sum()
+    lesions = by_lesion(sparse)
+    sets = cross_fitted_sets(
+        labelled.natural, labelled.classes, labelled.groups, CODES, parts,
+        lesions=pd.factorize(ids)[0],
+    )[lesions.rows]  # fmt: skip
+    first = np.unique(lesions.members, return_index=True)[1]
+    held = sets[first, lesions.lesions.classes].mean()
+    assert found.every.together.metrics["covered"].value == pytest.approx(held)
+
+
+def test_one_known_lesion_is_evaluated() -> None:
+    labelled = predictions(60)
+    table = labelled.table
+    only = table["lesion_id"].where(table["lesion_id"] == "l002")
+    found = ClassificationEvaluation.of(labelled._replace(table=table.assign(lesion_id=only)))
+    assert found.lesions is not None
+    assert found.lesions.every.together.answers == 1
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("rare", [3, 20])
+def test_figures_of_few_lesions_have_no_narrower_intervals_than_their_images(rare: int) -> None:
+    lesions, rng = rare + 150, np.random.default_rng(1)
+    groups = np.repeat([f"l{n:03d}" for n in range(lesions)], 2)
+    truth = np.array(["MEL"] * 2 * rare + ["NV"] * 300)
+    right = rng.random(len(truth)) < 0.9
+    right[: 2 * rare] = True  # every melanoma
+    melanoma = np.where((truth == "MEL") == right, 0.7, 0.3) + rng.normal(0, 0.02, len(truth))
+    natural = np.zeros((len(truth), len(CODES)))
+    natural[:, [CODES.index("MEL"), CODES.index("NV")]] = np.stack([melanoma, 1 - melanoma], 1)
+    ids = [f"i{n:03d}" for n in range(len(truth))]
+    table = pd.DataFrame({"image_id": ids, "group_id": groups, "diagnosis": truth})
+    labelled = LabelledPredictions(table, natural, natural, ISIC2018)
+    found = LesionEvaluation.of(labelled)
+    assert found is not None
+    by_image = headline_intervals(labelled)
+    for scores in (found.every, found.several):
+        images = scores.images.metrics
+        assert images["balanced_accuracy"] == pytest.approx(by_image["balanced_accuracy"])
+        assert images["accuracy"] == pytest.approx(by_image["accuracy"])
+        for level in (scores.single, scores.together):
+            low, *_ = recall_intervals(["MEL"] * rare, ["MEL"] * rare, list(range(rare))).values()
+            interval = level.metrics["balanced_accuracy"]
+            assert interval.value - interval.low > (1 - low.low) / 2  # of all, one class's alone
+            assert not (level.metrics["auc"].known and rare < 10)
+        assert images["auc"].known == (rare >= 10)
+        assert scores.gain["balanced_accuracy"].known == (rare >= 10)
+
+
+def test_fractions_of_lesions_have_wilson_s_interval_where_resamples_do_not_vary() -> None:
+    labelled = predictions(45)
+    natural = np.eye(len(CODES))[labelled.classes]
+    perfect = labelled._replace(natural=natural, balanced=natural)
+    found = LesionEvaluation.of(perfect)
+    assert found is not None
+    for level in (found.every.images, found.every.single, found.every.together):
+        assert level.metrics["accuracy"].value == level.metrics["accuracy"].high == 1
+        assert level.metrics["accuracy"].low < 1

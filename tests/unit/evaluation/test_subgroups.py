@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import permutations
 from typing import Any
 
@@ -258,3 +259,45 @@ def test_the_data_set_s_values_come_before_those_of_the_predictions() -> None:
     assert found["skin type"][0] == "I"
     assert pd.isna(found["sex"][1])
     assert set(found) == {"age", "sex", "skin type"}
+
+
+def test_p_values_are_those_of_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.choice(["MEL", "NV"], 120, p=[0.3, 0.7])
+    answers = np.where(rng.random(120) < 0.8, truth, "BKL")
+    sites = rng.choice(["arm", "back", "leg"], 120, p=[0.2, 0.3, 0.5])
+    groups = [f"g{n}" for n in range(120)]
+
+    def gap(values: np.ndarray, one: str) -> float:
+        own, rest = (
+            np.mean([(answers == code)[(truth == code) & side].mean() for code in ("MEL", "NV")])
+            for side in (values == one, values != one)
+        )
+        return float(own - rest)
+
+    found = subgroup_scores(
+        truth.tolist(), answers.tolist(), groups, {"site": sites.tolist()}, draws=60, seed=3
+    )
+    rows = [np.flatnonzero(truth == code) for code in dict.fromkeys(truth.tolist())]
+    shuffled, draws = np.tile(sites, (60, 1)), np.random.default_rng(3)
+    for own in rows:
+        shuffled[:, own] = draws.permuted(shuffled[:, own], axis=1)
+    tested = [one for one in found if one.gap is not None and len(one.shared) == 2]
+    assert tested
+    for one in tested:
+        assert one.gap == pytest.approx(gap(sites, one.value))
+        wide = [abs(gap(each, one.value)) >= abs(one.gap or 0) - 1e-12 for each in shuffled]
+        assert one.p == pytest.approx((1 + sum(wide)) / 61)
+
+
+def test_many_values_need_little_memory() -> None:
+    rng = np.random.default_rng(0)
+    truth, answers = (rng.choice(["MEL", "NV"], 3000).tolist() for _ in range(2))
+    values = {"site": [f"place {n % 300}" for n in range(3000)]}
+    tracemalloc.start()
+    try:
+        subgroup_scores(truth, answers, [f"g{n}" for n in range(3000)], values, draws=100)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6  # a number for each draw, value and group would need 700 MB

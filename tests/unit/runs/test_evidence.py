@@ -286,3 +286,25 @@ def test_without_data_of_patients_there_is_no_model(
         evidence = classification(table, SOURCE, each)
         assert evidence.patient is None
         assert not any("patient" in score.name for score in evidence.scores)
+
+
+@pytest.mark.parametrize(
+    ("values", "folds", "made"),
+    [
+        pytest.param([50.0], [0], False, id="one age"),
+        pytest.param([50.0, 60.0, 70.0], [1, 1, 1], False, id="ages in one fold"),
+        pytest.param([50.0, 60.0], [0, 2], True, id="ages in two folds"),
+    ],
+)
+def test_a_model_of_patients_needs_known_data_outside_each_fold(
+    values: list[float], folds: list[int], made: bool
+) -> None:
+    table = predictions(lesions=150)
+    records = table.set_index("image_id")[["group_id"]].assign(
+        age=pd.array([pd.NA] * len(table), "Float64"), sex=None, site="elbow"  # a site of no model
+    )  # fmt: skip
+    for number, (age, fold) in enumerate(zip(values, folds, strict=True)):
+        records.loc[table["image_id"][table["fold"] == fold].iloc[number], "age"] = age
+    evidence = classification(table, SOURCE, records)
+    assert (evidence.patient is not None) == made
+    assert any("patient" in score.name for score in evidence.scores) == made
