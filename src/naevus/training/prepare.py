@@ -444,10 +444,7 @@ def start_run(
         folds.held_out(fold)  # refuses an unknown fold
     inputs = inputs_of(training_data.dataset, training_data)
     recipe = recipe.with_pretrained_hash()
-    there = Run.open(out) if (out / "run.toml").exists() else None
-    if there is not None:
-        recipe = continued(there, recipe)
-        replace(there, recipe=recipe).refuse_other(recipe, folds, inputs)  # folds and data
+    _, recipe = _continued(out, recipe, folds, inputs)
     origins = origins_of(recipe.own_parts)
     for name, origin in origins.items():
         reporter.message(f"{name} ({origin})", "runs code of")
@@ -459,6 +456,8 @@ def start_run(
         task_of_fold(recipe, folds, fold, training_data)
         held_out_of(recipe, folds, fold, training_data)
     with held(out, lambda: reporter.message(f"waiting for another job to prepare {out}")):
+        # Another job may have started or extended the run meanwhile, and train it already.
+        there, recipe = _continued(out, recipe, folds, inputs)
         if there is not None and there.recipe != recipe:
             extend(there, recipe, reporter)
         run = Run.start(out, recipe, folds, inputs)
@@ -474,6 +473,22 @@ def start_run(
             write_json(run.folder / "crops.json", crops)
         write_list(run.folder / "failed.csv", ("image_id", "problem"), sorted(failed.items()))
     return run
+
+
+def _continued(
+    out: Path, recipe: Recipe, folds: Folds, inputs: Mapping[str, Any]
+) -> tuple[Run | None, Recipe]:
+    """Return the run in a folder, if there is one, and the recipe with which it continues.
+
+    Raises:
+        RunError: It has other settings, folds or data.
+    """
+    if not (out / "run.toml").exists():
+        return None, recipe
+    there = Run.open(out)
+    recipe = continued(there, recipe)
+    replace(there, recipe=recipe).refuse_other(recipe, folds, inputs)  # folds and data
+    return there, recipe
 
 
 def inputs_of(dataset: Dataset, training_data: TrainingData) -> dict[str, Any]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from naevus.datasets.folds import Folds
+from naevus.datasets.folds import Folds, make_folds
 from naevus.datasets.layouts import load
 from naevus.errors import DataError, NaevusError
 from naevus.runs.images import select_images
 from naevus.runs.recipe import load_recipe
-from naevus.runs.run import Run
+from naevus.runs.run import Run, held
+from naevus.training import prepare
 from naevus.training.data import TrainingData
-from naevus.training.prepare import copies_in, start_run
+from naevus.training.prepare import copies_in, prepare_reported, start_run
 from tests.helpers.attribute_images import TRUTH, write_task2
 
 SMALL: dict[str, Any] = {
@@ -111,3 +113,45 @@ def test_a_fold_whose_held_out_masks_are_all_damaged_is_refused(
     data = TrainingData(dataset, tmp_path / "cache")
     with pytest.raises(DataError, match=r"fold 1 holds out no image with a usable mask; run"):
         start_run(tmp_path / "run", recipe, folds, data, [1])
+
+
+@pytest.mark.parametrize("before", [None, 1], ids=["new", "extended"])
+@pytest.mark.parametrize("asked", [2, 3])
+def test_a_job_that_another_one_overtakes_leaves_its_folds_alone(
+    before: int | None,
+    asked: int,
+    synthetic_images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both prepare the same images; the other has 2 epochs, and still trains fold 1."""
+
+    def start(epochs: int) -> Run:
+        recipe = load_recipe(None, "segmentation", settings | {"epochs": epochs})
+        return start_run(tmp_path / "run", recipe, folds, data, [0, 1])
+
+    settings = SMALL | {"optimiser.schedule": "constant"}
+    dataset = select_images(load(synthetic_images), load_recipe(None, "segmentation", settings))
+    folds = make_folds(dataset, k=2)
+    data = TrainingData(dataset, tmp_path / "cache")
+    result = tmp_path / "run" / "fold-0" / "oof.parquet"
+    with ExitStack() as stack:
+
+        def overtake(*given: Any) -> Any:
+            monkeypatch.undo()
+            start(2)
+            result.parent.mkdir(exist_ok=True)
+            result.write_text("2 epochs")
+            stack.enter_context(held(tmp_path / "run" / "fold-1"))
+            return prepare_reported(*given)
+
+        if before:
+            start(before)
+        monkeypatch.setattr(prepare, "prepare_reported", overtake)
+        if asked == 2:
+            assert start(2).finished() == [0]
+        else:  # it is an extension itself, and waits for the folds
+            with pytest.raises(NaevusError, match="fold-1 is in use"):
+                start(3)
+    assert result.read_text() == "2 epochs"
+    assert Run.open(tmp_path / "run").recipe.epochs == 2
