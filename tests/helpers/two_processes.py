@@ -88,7 +88,7 @@ class Network(nn.Module):
 class Batches:
     """Random batches, of which each process takes its part."""
 
-    steps = STEPS
+    steps, images = STEPS, STEPS * BATCH
 
     def __init__(
         self, targets: Callable[[np.random.Generator], Any], rank: int, world: int
