@@ -88,7 +88,7 @@ class Network(nn.Module):
 class Batches:
     """Random batches, of which each process takes its part."""
 
-    steps = STEPS
+    steps, images = STEPS, STEPS * BATCH
 
     def __init__(
         self, targets: Callable[[np.random.Generator], Any], rank: int, world: int
@@ -178,7 +178,7 @@ def check_evaluation(together: Processes, alone: Processes) -> None:
         images = Store({i: rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for i in ids})
         masks = Store({i: rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8) for i in ids})
         samples = Samples(ids, (cast("ImageCache", images),), cast("ImageCache", masks))
-        found = [outputs(network, samples, recipe, SIDE, each) for each in (together, alone)]
+        found = [list(outputs(network, samples, recipe, SIDE, one)) for one in (together, alone)]
         assert len(found[0]) == len(found[1]) == -(-count // 4)
         for pair, other in zip(*found, strict=True):
             assert all(torch.equal(*values) for values in zip(pair, other, strict=True))

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import naevus
-from naevus.bundles.bundle import Bundle
+from naevus.bundles.bundle import Bundle, builtin
 from naevus.cli.main import app
 from naevus.datasets.layouts import load
 from naevus.errors import ConfigError
@@ -22,6 +22,7 @@ from naevus.export.export import ExportCallbacks, ExportOptions, export_runs
 from naevus.export.precision import REFERENCE, Variant
 from naevus.runs.manifest import prediction_command, training_data
 from naevus.runs.run import Run
+from naevus.runs.start import learnt_by
 from naevus.taxonomy import ATTRIBUTES
 from tests.helpers.attribute_images import INPUT, LESIONS, TRUTH, write_shifted, write_task2
 from tests.helpers.finished_runs import finished_run
@@ -219,6 +220,11 @@ def test_training_data_includes_that_of_the_initial_run(run: Path, tmp_path: Pat
     own, before = training_data([replace(opened, inputs=taught)])
     assert own.name == "images in the layout unlabelled"
     assert before.name.startswith("ISIC 2018 Task 2")
+    (start.folder / "inputs.json").write_text(json.dumps({**start.inputs, "init_from": "built-in"}))
+    chained = {**opened.inputs, "init_from": str(start.folder)}
+    names = [each.name for each in training_data([replace(opened, inputs=chained)])]
+    assert names[0] == both.name, "its own data and those of the run behind it"
+    assert names[1:] == [each.name for each in learnt_by(Bundle.read(builtin()), "segmentation")]
     gone = {**opened.inputs, "init_from": str(tmp_path / "gone")}
     assert training_data([replace(opened, inputs=gone)]) == [alone]
 

@@ -20,8 +20,7 @@ from naevus.runs.evidence import (
     segmentation_entry,
 )
 from naevus.runs.images import USUAL_PART, dataset_of
-from naevus.runs.run import Run
-from naevus.runs.start import BundleStart, learnt_by
+from naevus.runs.start import BundleStart, learnt_by, runs_behind
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.runs.recipe import Recipe
+    from naevus.runs.run import Run
     from naevus.types import Task
 
 
@@ -188,27 +188,26 @@ def _all_square(paths: Iterable[str]) -> bool:
 
 
 def _learnt_from(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield the data that a run learnt from: its own, then that of the run it started from."""
-    recipe, layout = run.recipe, run.inputs["layout"]
-    parts = recipe.data.parts or (USUAL_PART[recipe.task],)
-    if recipe.task == "attributes":
-        parts = ("task2", "task1") if recipe.data.lesion else ("task2",)
-    if layout == "isic2018":
-        yield from ((layout, part) for part in parts)
-    else:
-        yield layout, recipe.task
-    start = run.inputs.get("init_from")
-    if start and (Path(start) / "run.toml").exists():
-        yield from _learnt_from(Run.open(Path(start), allow_missing=True))
+    """Yield the data that a run learnt from: its own, then that of the runs it started from."""
+    for each in runs_behind(run):
+        recipe, layout = each.recipe, each.inputs["layout"]
+        parts = recipe.data.parts or (USUAL_PART[recipe.task],)
+        if recipe.task == "attributes":
+            parts = ("task2", "task1") if recipe.data.lesion else ("task2",)
+        if layout == "isic2018":
+            yield from ((layout, part) for part in parts)
+        else:
+            yield layout, recipe.task
 
 
 def _taught_before(run: Run) -> Iterator[TrainingData]:
-    """Yield the data that the bundles learnt from that a run started from."""
-    name = run.inputs.get("init_from")
+    """Yield the data that the bundles learnt from with which a run, or one behind it, began."""
+    *_, first = runs_behind(run)
+    name = first.inputs.get("init_from")
     if name and not (Path(name) / "run.toml").exists():
         with suppress(BundleError):  # moved since
             for fold in run.finished():
-                yield from learnt_by(BundleStart(name).bundle(fold), run.recipe.task)
+                yield from learnt_by(BundleStart(name).bundle(fold), first.recipe.task)
 
 
 def training_data(runs: Iterable[Run]) -> list[TrainingData]:

@@ -347,15 +347,17 @@ class Run:
 def lesions_of(run: Run) -> pd.DataFrame | None:
     """Return the mask scores of an attribute run's lesion masks, out of fold.
 
-    One row for each copy of an image that has its own ground-truth mask, as in the out-of-fold
-    table of a segmentation run; None if the run does not learn lesion masks.
+    One row per image, as in the out-of-fold table of a segmentation run: of the data set's own copy
+    if it has a ground-truth mask, otherwise of the first copy that has. None if the run does not
+    learn lesion masks.
 
     Raises:
         RunError: A table is damaged.
     """
     paths = [run.fold_folder(fold) / "lesions.parquet" for fold in run.finished()]
     tables = [read_oof(path) for path in paths if path.exists()]
-    return pd.concat(tables, ignore_index=True) if tables else None
+    # A fold's table has the data set's own copies first.
+    return pd.concat(tables).drop_duplicates("image_id", ignore_index=True) if tables else None
 
 
 def read_oof(path: Path) -> pd.DataFrame:

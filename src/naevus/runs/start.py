@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from naevus.bundles.bundle import BUILT_IN, SUFFIX, Bundle, builtin, is_built_in
 from naevus.bundles.spec import MANIFEST, ClassifierMember
-from naevus.errors import RunError
+from naevus.errors import BundleError, RunError
 from naevus.runs.run import WEIGHTS, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from naevus.bundles.spec import Member, TrainingData
     from naevus.datasets.folds import Folds
@@ -163,17 +163,28 @@ def check_start(
         inputs: The inputs of the run.
 
     Returns:
-        For a bundle, what it has learnt from, if it is not known to have held out this fold.
+        For a bundle, or a run that began with one, what the bundle has learnt from, if it is not
+        known to have held out this fold.
 
     Raises:
         BundleError: The bundle is missing or damaged.
-        RunError: The start was trained on images that this fold holds out, has not finished the
-            fold, or has no network like the recipe's.
+        RunError: The start, or what it started from, was trained on images that this fold holds
+            out; or the start has not finished the fold, or has no network like the recipe's.
     """
     if isinstance(start, Run):
-        _check_run(start, folds, fold)
-        return None
-    bundle, member = start.network(recipe, fold)
+        return _check_run(start, folds, fold, inputs)
+    return _check_bundle(start.name, start.network(recipe, fold), recipe, folds, fold, inputs)
+
+
+def _check_bundle(
+    name: str,
+    network: BundleNetwork,
+    recipe: Recipe,
+    folds: Folds,
+    fold: int,
+    inputs: Mapping[str, Any],
+) -> str | None:
+    bundle, member = network
     provenance = bundle.spec.provenance
     data, splits = (
         f"{provenance.get(what)}, {provenance.get(f'{recipe.task} {what}')}".split(", ")
@@ -182,11 +193,11 @@ def check_start(
     if inputs["fingerprint"] not in data:
         names = [re.sub(r" \([^)]*\)", "", each.name) for each in learnt_by(bundle, recipe.task)]
         learnt = " and ".join(dict.fromkeys(" and ".join(names).split(" and ")))
-        return f"{start.name} has learnt from {learnt or 'unknown images'}"
+        return f"{name} has learnt from {learnt or 'unknown images'}"
     if folds.sha256 in splits and fold in member.folds:
         return None
     raise RunError(
-        f"{start.name}: was trained on this data, and not with fold {fold} of these folds held out",
+        f"{name}: was trained on this data, and not with fold {fold} of these folds held out",
         "start fold by fold from bundles of the same folds, or train on other images",
     )
 
@@ -196,7 +207,37 @@ def learnt_by(bundle: Bundle, task: str) -> list[TrainingData]:
     return [each for each in bundle.spec.training_data if each.task == task]
 
 
-def _check_run(source: Run, folds: Folds, fold: int) -> None:
+def runs_behind(run: Run) -> Iterator[Run]:
+    """Yield a run, the run that it started from, and so on; the last may have begun elsewhere."""
+    seen: set[Path] = set()
+    while run.folder.resolve() not in seen:  # a folder may have got another run since
+        yield run
+        seen.add(run.folder.resolve())
+        name = run.inputs.get("init_from")
+        if name and (Path(name) / "run.toml").exists():
+            run = Run.open(name, allow_missing=True)
+
+
+def _check_run(source: Run, folds: Folds, fold: int, inputs: Mapping[str, Any]) -> str | None:
+    """Check a run, and what it started from: weights keep what they learnt before, too."""
+    if not (source.fold_folder(fold) / WEIGHTS).exists():
+        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
+    first = source
+    for first in runs_behind(source):
+        _refuse_seen(first, folds, fold)
+    name = first.inputs.get("init_from")
+    if not name or (Path(name) / "run.toml").exists():
+        return None
+    try:
+        network = BundleStart(name).network(first.recipe, fold)
+    except (BundleError, RunError):  # moved since
+        began = f"{first.folder} started from {name}"
+        return f"{began}, which is gone and has learnt from unknown images"
+    return _check_bundle(name, network, first.recipe, folds, fold, inputs)
+
+
+def _refuse_seen(source: Run, folds: Folds, fold: int) -> None:
+    """Refuse a run whose fold was trained on what this fold holds out."""
     theirs, ours = source.folds.table, folds.table
     unseen = {*source.folds.held_out(fold), *source.folds.test()}
     seen = theirs[~theirs["image_id"].isin(unseen)]
@@ -209,5 +250,3 @@ def _check_run(source: Run, folds: Folds, fold: int) -> None:
             "which is held out here",
             "start from a run with the same folds",
         )
-    if not (source.fold_folder(fold) / WEIGHTS).exists():
-        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")

@@ -259,6 +259,11 @@ class BatchLoader:
         full, rest = divmod(len(self._examples.ids), self._recipe.batch_size)
         return max(1, full + (rest // self._world > 1))
 
+    @property
+    def images(self) -> int:
+        """Images per epoch, of all processes."""
+        return min(len(self._examples.ids), self.steps * self._recipe.batch_size)
+
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, starting with number ``first``.
 

@@ -162,6 +162,11 @@ class Trainer:
         self._processes.wait()
 
     @property
+    def _full_batches(self) -> float:
+        """Batches per epoch, of which the last counts by its images: losses are means of images."""
+        return self._batches.images / self._recipe.batch_size
+
+    @property
     def _position(self) -> str:
         return f"epoch {self.state.epoch}, step {self.state.step}"
 
@@ -195,7 +200,7 @@ class Trainer:
         saved = began = time.monotonic()
         for pixels, targets in self._batches.epoch(state.epoch, first=state.step):
             loss = self._step(pixels, targets)
-            state.loss_sum += loss
+            state.loss_sum += loss * min(1.0, self._full_batches - state.step)
             state.step += 1
             done = state.epoch * self._batches.steps + state.step
             rate = self._rate_at(done - 1)
@@ -260,9 +265,9 @@ class Trainer:
                 "epoch": state.epoch,
                 "image_size": recipe.size_at(state.epoch),
                 "learning_rate": rate,
-                "train_loss": state.loss_sum / steps,
+                "train_loss": state.loss_sum / self._full_batches,
                 "seconds": round(state.seconds, 1),
-                "images_per_second": round(steps * recipe.batch_size / state.seconds, 1),
+                "images_per_second": round(self._batches.images / state.seconds, 1),
                 **{f"val_{name}": value for name, value in metrics.items()},
             }
         )

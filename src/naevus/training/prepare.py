@@ -21,6 +21,7 @@ from naevus.runs.images import images_of_parts, load_for
 from naevus.runs.recipe import LESION
 from naevus.runs.run import Run, held
 from naevus.runs.start import BundleStart, check_start, noted
+from naevus.taxonomy import ATTRIBUTES
 from naevus.training.data import ImageCopies
 from naevus.training.extension import continued, extend
 from naevus.training.from_graph import check_graph
@@ -36,8 +37,10 @@ from naevus.training.tasks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.folds import Folds
@@ -139,15 +142,22 @@ def check_learnt(cache: ImageCache, where: Path, *, force: bool) -> list[str]:
     Raises:
         DataError: Most are and ``force`` is not set, or there is no mask at all.
     """
-    if not cache.ids:
-        first = next(iter(cache.failed.values()), "there are none")
-        raise DataError(f"{where}: no mask can be used: {first}", "run `naevus data check`")
-    fractions = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
-    fractions = fractions / cache.pixels[0].size
+    fractions = _fractions(cache, where)
     empty = int((fractions < PLAUSIBLE_FRACTIONS[0]).sum())
     full = int((fractions > PLAUSIBLE_FRACTIONS[1]).sum())
     note = refuse(implausible_problem(len(fractions), empty, full), where, force=force)
     return [] if note is None else [note]
+
+
+def _fractions(cache: ImageCache, where: Path, output: str = "") -> NDArray[np.float64]:
+    """Return the fraction of each image that its mask covers; refuse a cache without masks."""
+    if not cache.ids:
+        first = next(iter(cache.failed.values()), "there are none")
+        of = f" of {output}" if output else ""
+        raise DataError(f"{where}: no mask{of} can be used: {first}", "run `naevus data check`")
+    areas = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
+    fractions: NDArray[np.float64] = areas / cache.pixels[0].size
+    return fractions
 
 
 # What is checked before a run's folder is created, so that a failed start blocks no other.
@@ -369,7 +379,7 @@ def check_cached(training_data: TrainingData, recipe: Recipe) -> list[str]:
 
 
 def _check_attributes(training_data: TrainingData) -> list[str]:
-    """Reject attributes whose masks are mostly full; most may be empty."""
+    """Reject attributes whose masks are unreadable or mostly full; most may be empty."""
     notes = []
     for number, copy in enumerate(training_data.outputs):
         where = (training_data.dataset, *training_data.further)[number].root
@@ -377,9 +387,9 @@ def _check_attributes(training_data: TrainingData) -> list[str]:
             if output == LESION:
                 notes += check_learnt(cache, where, force=training_data.force)
                 continue
-            areas = np.array([np.count_nonzero(cache[name] > 127) for name in cache.ids])
-            full = int((areas > PLAUSIBLE_FRACTIONS[1] * cache.pixels[0].size).sum())
-            problem = implausible_problem(len(areas), 0, full)
+            fractions = _fractions(cache, where, output)
+            full = int((fractions > PLAUSIBLE_FRACTIONS[1]).sum())
+            problem = implausible_problem(len(fractions), 0, full)
             note = refuse(problem, where, force=training_data.force)
             notes += [] if note is None else [note]
     return notes
@@ -434,10 +444,7 @@ def start_run(
         folds.held_out(fold)  # refuses an unknown fold
     inputs = inputs_of(training_data.dataset, training_data)
     recipe = recipe.with_pretrained_hash()
-    there = Run.open(out) if (out / "run.toml").exists() else None
-    if there is not None:
-        recipe = continued(there, recipe)
-        replace(there, recipe=recipe).refuse_other(recipe, folds, inputs)  # folds and data
+    _, recipe = _continued(out, recipe, folds, inputs)
     origins = origins_of(recipe.own_parts)
     for name, origin in origins.items():
         reporter.message(f"{name} ({origin})", "runs code of")
@@ -447,7 +454,10 @@ def start_run(
     failed = prepare_reported(training_data, recipe, out, reporter)
     for fold in chosen:
         task_of_fold(recipe, folds, fold, training_data)
+        held_out_of(recipe, folds, fold, training_data)
     with held(out, lambda: reporter.message(f"waiting for another job to prepare {out}")):
+        # Another job may have started or extended the run meanwhile, and train it already.
+        there, recipe = _continued(out, recipe, folds, inputs)
         if there is not None and there.recipe != recipe:
             extend(there, recipe, reporter)
         run = Run.start(out, recipe, folds, inputs)
@@ -463,6 +473,22 @@ def start_run(
             write_json(run.folder / "crops.json", crops)
         write_list(run.folder / "failed.csv", ("image_id", "problem"), sorted(failed.items()))
     return run
+
+
+def _continued(
+    out: Path, recipe: Recipe, folds: Folds, inputs: Mapping[str, Any]
+) -> tuple[Run | None, Recipe]:
+    """Return the run in a folder, if there is one, and the recipe with which it continues.
+
+    Raises:
+        RunError: It has other settings, folds or data.
+    """
+    if not (out / "run.toml").exists():
+        return None, recipe
+    there = Run.open(out)
+    recipe = continued(there, recipe)
+    replace(there, recipe=recipe).refuse_other(recipe, folds, inputs)  # folds and data
+    return there, recipe
 
 
 def inputs_of(dataset: Dataset, training_data: TrainingData) -> dict[str, Any]:
@@ -510,3 +536,35 @@ def task_of_fold(
     training_task = _make_training_task(recipe, training_data, split.training, split.validation)
     check_validation(recipe, fold, training_task.validation.ids)
     return training_task
+
+
+def held_out_of(recipe: Recipe, folds: Folds, fold: int, training_data: TrainingData) -> set[str]:
+    """Return the held-out images that can be used; folds may have more than the data set.
+
+    Attributes are compared with the data set's own masks of all of them, not with those of copies.
+
+    Raises:
+        DataError: There are none.
+    """
+    needed: dict[str, Collection[str]]
+    if recipe.task == "attributes":
+        masks = training_data.outputs[0].masks
+        all_of = "with usable masks of all attributes"
+        needed = {
+            f"{all_of}: {name} is lacking": masks[name].ids if name in masks else ()
+            for name in ATTRIBUTES
+        }
+        remedy = "use a data set with the masks of all attributes, or other folds"
+    else:
+        segments = recipe.task == "segmentation"
+        cache = training_data.caches["masks" if segments else "images"]
+        needed = {"with a usable mask" if segments else "that can be used": cache.ids}
+        remedy = "run `naevus data check`, or name other folds"
+    found = set(folds.held_out(fold))
+    for what, ids in needed.items():
+        found = found.intersection(ids)
+        if not found:
+            raise DataError(
+                f"{training_data.dataset.root}: fold {fold} holds out no image {what}", remedy
+            )
+    return found

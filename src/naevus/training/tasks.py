@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -29,12 +29,13 @@ from naevus.training.parts import import_part
 from naevus.training.pretrained import weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from naevus.datasets.cache import ImageCache
+    from naevus.evaluation.attributes import ThresholdCounts
     from naevus.runs.recipe import Recipe
     from naevus.taxonomy import Taxonomy
     from naevus.training.callbacks import Metrics
@@ -92,14 +93,18 @@ class SegmentationTask:
 
     def inspect(self, network: nn.Module, size: int, processes: Processes | None = None) -> Metrics:
         """Return mean and thresholded Jaccard, sensitivity, precision and pixel counts."""
-        scores, counts = [], np.zeros(4, np.int64)
-        pairs = outputs(network, self.validation, self._recipe, size, processes)
-        if not pairs:
-            return {}
-        for logits, targets in pairs:
+        scores, counts, losses = [], np.zeros(4, np.int64), []
+        kept: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]] = []  # for own metrics alone
+        for logits, targets in outputs(network, self.validation, self._recipe, size, processes):
             predicted, truth = (logits > 0).numpy(), (targets > 127).numpy()
             scores += [compare_masks(*pair) for pair in zip(truth, predicted, strict=True)]
             counts += np.bincount((2 * truth + predicted).ravel(), minlength=4)
+            losses.append(BatchLoss.of(self.loss, logits, targets))
+            kept += [(predicted, truth)] if self._recipe.metrics else []
+        if not scores:
+            return {}
+        masks = map(np.concatenate, zip(*kept, strict=True))
+        own = own_metrics(self._recipe, *masks) if kept else {}
         negative, false_positive, false_negative, positive = counts.tolist()
         jaccards = np.array([score.jaccard for score in scores])
         jaccard = float(jaccards.mean())
@@ -110,15 +115,9 @@ class SegmentationTask:
             "sensitivity": positive / max(1, positive + false_negative),
             "precision": positive / max(1, positive + false_positive),
             "confusion": [[negative, false_positive], [false_negative, positive]],
-            **mean_loss(self.loss, pairs),
-            **own_metrics(self._recipe, *_masks(pairs)),
+            **mean_loss(losses),
+            **own,
         }
-
-
-def _masks(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return predicted and true masks, N x S x S."""
-    predicted, truth = zip(*((logits > 0, targets > 127) for logits, targets in pairs), strict=True)
-    return torch.cat(predicted).numpy(), torch.cat(truth).numpy()
 
 
 def own_metrics(recipe: Recipe, predicted: NDArray[Any], truth: NDArray[Any]) -> Metrics:
@@ -155,35 +154,47 @@ def outputs(
     recipe: Recipe,
     size: int,
     processes: Processes | None = None,
-) -> list[tuple[Tensor, Tensor]]:
-    """Return logits and targets without augmentation, batch by batch, on the CPU.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield logits and targets without augmentation, batch by batch, on the CPU.
 
-    Several processes divide the batches; each of them gets all outputs.
+    Several processes divide the batches; each of them gets all outputs, at the end.
     """
     device = next(network.parameters()).device
     rank, world = (processes.rank, processes.world) if processes else (0, 1)
     was_training = network.training
     network.eval()
-    pairs = [
+    pairs = (
         (network(pixels.to(device, non_blocking=True)).float().cpu(), targets)
         for pixels, targets in plain_batches(
             examples, recipe, size, rank, world, pin=device.type == "cuda"
         )
-    ]
+    )
+    if processes is None or world == 1:
+        yield from pairs
+    else:
+        mine = list(pairs)
+        yield from processes.join_batches(mine, len(examples.ids), plain_batch_size(recipe))
     network.train(was_training)
-    if processes is None:
-        return pairs
-    return processes.join_batches(pairs, len(examples.ids), plain_batch_size(recipe))
 
 
-def mean_loss(
-    loss: Callable[[Tensor, Tensor], Tensor], pairs: Sequence[tuple[Tensor, Tensor]]
-) -> Metrics:
-    """Return the mean ``loss`` of batches over their images; nothing without images."""
-    images = sum(len(targets) for _, targets in pairs)
-    if not images:
-        return {}
-    return {"loss": sum(loss(*pair).item() * len(pair[1]) for pair in pairs) / images}
+class BatchLoss(NamedTuple):
+    """The mean loss of a batch, and its number of images."""
+
+    value: float
+    images: int
+
+    @classmethod
+    def of(
+        cls, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor
+    ) -> BatchLoss:
+        """Return the loss of a batch."""
+        return cls(loss(logits, targets).item(), len(targets))
+
+
+def mean_loss(losses: Sequence[BatchLoss]) -> Metrics:
+    """Return the mean loss of batches over their images; nothing without images."""
+    images = sum(batch.images for batch in losses)
+    return {"loss": sum(each.value * each.images for each in losses) / images} if images else {}
 
 
 # Attributes.
@@ -253,10 +264,13 @@ class AttributesTask:
 
     def inspect(self, network: nn.Module, size: int, processes: Processes | None = None) -> Metrics:
         """Return the pooled Jaccard index, overall and by attribute, and the lesion's mean."""
-        pairs = outputs(network, self.validation, self._recipe, size, processes)
-        counts = _pooled(pairs, size)
+        losses, rows = [], []
+        for logits, targets in outputs(network, self.validation, self._recipe, size, processes):
+            losses.append(BatchLoss.of(self.loss, logits, targets))
+            rows += _counted(logits, targets)
+        counts = PooledCounts.pooled(rows, size * size) if rows else None
         metrics: Metrics = {} if counts is None else _pooled_metrics(counts)
-        metrics |= mean_loss(self.loss, pairs)
+        metrics |= mean_loss(losses)
         lesions = self._lesions(network, size, processes) if LESION in self._recipe.outputs else []
         if lesions:
             metrics[f"jaccard_{LESION}"] = float(np.mean(lesions))
@@ -264,7 +278,9 @@ class AttributesTask:
 
     def counts(self, network: nn.Module, size: int) -> PooledCounts | None:
         """Return the counts of the validation images with all attributes, if there are any."""
-        return _pooled(outputs(network, self.validation, self._recipe, size), size)
+        pairs = outputs(network, self.validation, self._recipe, size)
+        rows = [row for pair in pairs for row in _counted(*pair)]
+        return PooledCounts.pooled(rows, size * size) if rows else None
 
     def _lesions(self, network: nn.Module, size: int, processes: Processes | None) -> list[float]:
         """Return the Jaccard index of each lesion mask of each copy of the validation split."""
@@ -283,17 +299,16 @@ _REMEDIES = {
 }
 
 
-def _pooled(pairs: Sequence[tuple[Tensor, Tensor]], size: int) -> PooledCounts | None:
-    rows = [
+def _counted(logits: Tensor, targets: Tensor) -> list[list[ThresholdCounts]]:
+    """Return the counts of each image of a batch that has all attributes, by attribute."""
+    return [
         [
             threshold_counts(probability, truth > 127)
             for probability, truth in zip(logit.sigmoid().numpy(), target.numpy(), strict=True)
         ]
-        for logits, targets in pairs
         for logit, target in zip(logits[:, -_COUNT:], targets[:, -_COUNT:], strict=True)
         if (target[:, 0, 0] != UNKNOWN).all()
     ]
-    return PooledCounts.pooled(rows, size * size) if rows else None
 
 
 def _pooled_metrics(counts: PooledCounts) -> Metrics:
@@ -412,7 +427,7 @@ class ClassificationTask:
 
     def inspect(self, network: nn.Module, size: int, processes: Processes | None = None) -> Metrics:
         """Return balanced accuracy, accuracy, and precision, recall and confusion by class."""
-        pairs = outputs(network, self.validation, self._recipe, size, processes)
+        pairs = list(outputs(network, self.validation, self._recipe, size, processes))
         if not pairs:
             return {}
         logits = torch.cat([logits for logits, _ in pairs]).numpy()
@@ -434,7 +449,7 @@ class ClassificationTask:
             "recall": {entry.code: entry.recall for entry in balanced.classes},
             "precision": {entry.code: entry.precision for entry in balanced.classes},
             "confusion": balanced.confusion.tolist(),
-            **mean_loss(self.loss, pairs),
+            **mean_loss([BatchLoss.of(self.loss, *pair) for pair in pairs]),
             **own_metrics(self._recipe, natural, classes.numpy()),
         }
 

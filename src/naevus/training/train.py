@@ -24,7 +24,6 @@ from naevus.runs.manifest import member_entry, task_entry
 from naevus.runs.recipe import LESION, Recipe
 from naevus.runs.run import WEIGHTS, Run, held
 from naevus.runs.start import BundleStart, check_start
-from naevus.taxonomy import ATTRIBUTES
 from naevus.training.callbacks import (
     Callback,
     Callbacks,
@@ -40,7 +39,7 @@ from naevus.training.loop import CHECKPOINT, Trainer, load_network, save_tensors
 from naevus.training.networks import Preprocessed, layer_summary
 from naevus.training.onnx_graph import SampledNetwork, export_onnx, sample_entry
 from naevus.training.performance import kept_memory, prepare_network, resolve
-from naevus.training.prepare import task_of_fold
+from naevus.training.prepare import held_out_of, task_of_fold
 from naevus.training.pretrained import weights_of
 from naevus.training.tasks import (
     AttributesTask,
@@ -150,7 +149,7 @@ def train_fold(
         write_text(folder / "network.txt", layer_summary(network.network, recipe.input_size))
     prepare_network(network, precision, kind)
     synchronise(network, recipe)
-    held_out = _held_out(run, fold, training_data)
+    held_out = held_out_of(recipe, run.folds, fold, training_data)
     _log.info(
         "fold %d: %d training images, %d validation, %d held out, precision %s%s",
         fold,
@@ -259,7 +258,7 @@ def _write_fold(
     if isinstance(training_task, ClassificationTask):
         codes = training_task.taxonomy.codes
         cache, side = training_data.caches["images"], recipe.input_size
-        there = sorted(_held_out(run, fold, training_data))
+        there = sorted(held_out_of(run.recipe, run.folds, fold, training_data))
         ids = there[:: -(-len(there) // _MEASURED) or 1]  # spread over the fold
         trained = {
             "class_weights": training_task.class_weights.tolist(),
@@ -345,7 +344,7 @@ def predict_held_out(
     processes = processes or Processes(make_fabric(run.recipe))
     threads = processes.threads
     bundle = Bundle.read(run.bundle_folder(fold))
-    held_out = _held_out(run, fold, training_data)
+    held_out = held_out_of(run.recipe, run.folds, fold, training_data)
     if run.recipe.task == "segmentation":
         sources = sorted(
             (row.image_id, row.path, row.mask_path)
@@ -381,13 +380,3 @@ def predict_held_out(
         with atomic(run.fold_folder(fold) / "oof.parquet") as temporary:
             table.to_parquet(temporary, index=False)
     processes.wait()
-
-
-def _held_out(run: Run, fold: int, training_data: TrainingData) -> set[str]:
-    """Return the held-out images that can be used; folds may have more than the data set."""
-    held_out = set(run.folds.held_out(fold))
-    if run.recipe.task == "attributes":
-        masks = training_data.outputs[0].masks
-        return held_out.intersection(*(masks[name].index for name in ATTRIBUTES))
-    cache = training_data.caches["masks" if run.recipe.task == "segmentation" else "images"]
-    return held_out.intersection(cache.ids)

@@ -90,6 +90,26 @@ def _unused_by_optimiser(recipe: Recipe) -> Iterator[tuple[str, str]]:
         )
 
 
+def _refuse_enlarged(recipe: Recipe, *, copies: bool) -> None:
+    """Reject inputs larger than the cached images: prediction would see what training never did.
+
+    Arms of an ablation that are given less detail on purpose do not come here.
+
+    Raises:
+        ConfigError: An image would be enlarged.
+    """
+    side = max(side for _, side in recipe.sizes)
+    sides = {"data.cache_size": recipe.data.cache_size}
+    if copies and recipe.task == "classification":
+        sides["data.copies_size"] = recipe.data.copies_size
+    for name, cached in sides.items():
+        if cached < side:
+            raise ConfigError(
+                f"sizes reach {side} px, but {name} is {cached}: the images would only be enlarged",
+                f"--set {name}={side}, or lower sizes",
+            )
+
+
 def refuse_unused(
     recipe: Recipe,
     settings: Iterable[str] = (),
@@ -107,7 +127,7 @@ def refuse_unused(
 
     Raises:
         ConfigError: A setting has no effect although it was given or differs from its default, or
-            masks or copies would not be used.
+            masks or copies would not be used, or images would be enlarged.
     """
     given = set(settings)
     for name, why in unused_settings(recipe):
@@ -127,6 +147,7 @@ def refuse_unused(
     for name in ("data.copies_size", "data.copies_fraction"):
         if name in given and not copies:
             raise ConfigError(f"{name} has no effect without --copies", _LEAVE_OUT)
+    _refuse_enlarged(recipe, copies=bool(copies))
 
 
 def once(
@@ -176,6 +197,8 @@ def refuse_unused_by_all(
         raise ConfigError("--copies has no effect: segmentation does not use it", _LEAVE_OUT)
     if masks is not None and all(recipe.data.crop_mode == "full" for recipe in configs):
         raise ConfigError("--masks has no effect: no trained arm uses crops", _LEAVE_OUT)
+    for recipe in configs:
+        _refuse_enlarged(recipe, copies=bool(copies))
 
 
 def _value(recipe: Recipe, name: str) -> Any:

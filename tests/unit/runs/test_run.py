@@ -12,7 +12,7 @@ import pytest
 from naevus.datasets.folds import Folds
 from naevus.errors import DataError, NaevusError, RunError
 from naevus.runs.recipe import Recipe
-from naevus.runs.run import Run
+from naevus.runs.run import Run, lesions_of
 
 RECIPE = Recipe(task="classification")
 INPUTS: dict[str, Any] = {
@@ -199,3 +199,20 @@ def test_predictions_that_cannot_be_are_refused(
 def test_a_run_without_finished_folds_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no fold is finished"):
         start(tmp_path / "run").join()
+
+
+def test_lesion_masks_of_several_copies_count_once(tmp_path: Path) -> None:
+    """The data set's own copy comes first, also where two copies' folders have one name."""
+    run = start(tmp_path / "run")
+    assert lesions_of(run) is None
+    copies = {0: [("p0", "own"), ("p4", "own"), ("p0", "there"), ("p1", "there"), ("p1", "there")],
+              1: [("p2", "there")]}  # fmt: skip
+    for fold, rows in copies.items():
+        predicted(run, fold, [])
+        table = pd.DataFrame(rows, columns=["image_id", "copy"]).assign(fold=fold)
+        table["jaccard"] = [0.5 + place / 10 for place in range(len(rows))]
+        table.to_parquet(run.fold_folder(fold) / "lesions.parquet", index=False)
+    found = lesions_of(run)
+    assert found is not None
+    assert found["image_id"].tolist() == ["p0", "p4", "p1", "p2"]
+    assert found["jaccard"].tolist() == [0.5, 0.6, 0.8, 0.5]

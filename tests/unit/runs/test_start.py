@@ -13,7 +13,8 @@ from naevus.bundles.bundle import Bundle, builtin
 from naevus.datasets.folds import Folds
 from naevus.errors import BundleError, NaevusError, RunError
 from naevus.runs.recipe import Recipe, load_recipe
-from naevus.runs.start import BundleStart, check_start, noted, open_start
+from naevus.runs.run import WEIGHTS, Run
+from naevus.runs.start import BundleStart, check_start, noted, open_start, runs_behind
 from tests.helpers import ROOT
 from tests.helpers.mixed_inputs import mixed_bundle
 
@@ -136,3 +137,74 @@ def test_a_bundle_without_such_a_network_is_refused(other: str) -> None:
     settings, match = OTHER[other]
     with pytest.raises(RunError, match=match):
         check_start(START, Recipe.model_validate(settings), FOLDS, 0, ELSEWHERE)
+
+
+def folds_of(prefix: str, held_out: str) -> Folds:
+    """Return folds of ten images; fold 0 holds out those with these digits."""
+    ids = [f"{prefix}{n}" for n in range(10)]
+    fold = ["0" if image_id[-1] in held_out else "1" for image_id in ids]
+    return Folds(pd.DataFrame({"image_id": ids, "group_id": ids, "fold": fold}, dtype="string"))
+
+
+def run_from(folder: Path, folds: Folds, start: str | Path | None = None) -> Run:
+    """Make a run whose fold 0 is finished."""
+    inputs = {
+        "data": "photographs",
+        "fingerprint": folder.name,
+        "layout": "manifest",
+        "images": 10,
+        "masks": None,
+        "init_from": start and str(start),
+    }
+    run = Run.start(folder, RECIPE, folds, inputs)
+    run.fold_folder(0).mkdir(exist_ok=True)
+    (run.fold_folder(0) / WEIGHTS).touch()
+    return run
+
+
+@pytest.mark.parametrize("between", [0, 1, 2])
+def test_what_a_run_behind_the_start_learnt_is_not_held_out(between: int, tmp_path: Path) -> None:
+    run = run_from(tmp_path / "first", folds_of("ham", "01234"))
+    for number in range(between):
+        run = run_from(tmp_path / f"{number}", folds_of(f"other{number}-", "024"), run.folder)
+    start = open_start(run.folder)
+    assert check_start(start, RECIPE, folds_of("ham", "01234"), 0, ELSEWHERE) is None
+    assert check_start(start, RECIPE, folds_of("ham", "012"), 0, ELSEWHERE) is None
+    with pytest.raises(RunError, match=r"first: its fold 0 was trained on the lesion of ham5, "):
+        check_start(start, RECIPE, folds_of("ham", "0156"), 0, ELSEWHERE)
+
+
+def test_only_the_start_itself_needs_weights(tmp_path: Path) -> None:
+    run = run_from(tmp_path / "first", folds_of("a", "0"))
+    later = run_from(tmp_path / "later", folds_of("b", "0"), run.folder)
+    (run.fold_folder(0) / WEIGHTS).unlink()
+    assert check_start(later, RECIPE, folds_of("c", "0"), 0, ELSEWHERE) is None
+    with pytest.raises(RunError, match="first: fold 0 is not finished"):
+        check_start(run, RECIPE, folds_of("c", "0"), 0, ELSEWHERE)
+
+
+def test_the_bundle_that_a_run_began_with_is_checked_as_if_named(tmp_path: Path) -> None:
+    run = run_from(tmp_path / "first", folds_of("a", "0"), "built-in")
+    later = run_from(tmp_path / "later", folds_of("b", "0"), run.folder)
+    for start in (run, later):
+        learnt = check_start(start, RECIPE, folds_of("c", "0"), 0, ELSEWHERE)
+        assert learnt == check_start(START, RECIPE, folds_of("c", "0"), 0, ELSEWHERE)
+        assert check_start(start, RECIPE, FOLDS, 0, {"fingerprint": DATA[0]}) is None
+        with pytest.raises(RunError, match="built-in: was trained on this data, and not with"):
+            check_start(start, RECIPE, folds_of("c", "0"), 0, {"fingerprint": DATA[0]})
+
+
+@pytest.mark.parametrize("name", ["gone", "gone.naevus"])
+def test_a_start_that_is_gone_is_named(name: str, tmp_path: Path) -> None:
+    run = run_from(tmp_path / "first", folds_of("a", "0"), tmp_path / name)
+    learnt = check_start(run, RECIPE, folds_of("c", "0"), 0, ELSEWHERE)
+    assert learnt is not None
+    assert f"{name}, which is gone and has learnt from unknown images" in learnt
+
+
+def test_runs_that_name_each_other_are_each_checked_once(tmp_path: Path) -> None:
+    """The folder of the first run got another run, which started from the second."""
+    one = run_from(tmp_path / "one", folds_of("a", "0"), tmp_path / "two")
+    two = run_from(tmp_path / "two", folds_of("b", "0"), tmp_path / "one")
+    assert [run.folder for run in runs_behind(one)] == [one.folder, two.folder]
+    assert check_start(one, RECIPE, folds_of("c", "0"), 0, ELSEWHERE) is None

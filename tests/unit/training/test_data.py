@@ -134,6 +134,20 @@ def test_a_last_batch_of_one_image_is_left_out(caches: tuple[ImageCache, ImageCa
     recipe = RECIPE.model_copy(update={"batch_size": 3})
     loader = BatchLoader(examples(caches[0]), recipe)
     assert [len(labels) for _, labels in loader.epoch(0)] == [3, 3, 3]
+    assert loader.images == 9
+
+
+@pytest.mark.parametrize("batch_size", [4, 9, 10, 32])
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_images_of_an_epoch_are_those_of_its_batches(
+    batch_size: int, world: int, caches: tuple[ImageCache, ImageCache]
+) -> None:
+    recipe = RECIPE.model_copy(update={"batch_size": batch_size})
+    loaders = [
+        BatchLoader(examples(caches[0]), recipe, rank=rank, world=world) for rank in range(world)
+    ]
+    counted = sum(len(labels_of(loader, 0)) for loader in loaders)
+    assert [loader.images for loader in loaders] == [counted] * world
 
 
 def test_the_number_of_workers_changes_nothing(caches: tuple[ImageCache, ImageCache]) -> None:

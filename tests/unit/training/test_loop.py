@@ -53,14 +53,19 @@ class Network(nn.Module):
 
 
 class Batches:
-    """Five batches per epoch, which depend only on (epoch, number)."""
+    """Five batches per epoch, which depend only on (epoch, number); the last may be smaller."""
 
     steps = STEPS
+
+    def __init__(self, last: int = 8) -> None:
+        self._last = last
+        self.images = 8 * (STEPS - 1) + last
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         for number in range(first, self.steps):
             rng = torch.Generator().manual_seed(100 * epoch + number)
-            pixels = torch.rand(8, 4, generator=rng)
+            images = self._last if number == self.steps - 1 else 8
+            pixels = torch.rand(images, 4, generator=rng)
             yield pixels, pixels.sum(1)
 
 
@@ -106,12 +111,12 @@ def recipe(epochs: int = 3, optimiser: dict[str, Any] | None = None, **top: Any)
 
 
 def trainer(
-    job_recipe: Recipe, folder: Path, training_task: TrainingTask | None = None
+    job_recipe: Recipe, folder: Path, training_task: TrainingTask | None = None, last: int = 8
 ) -> tuple[Trainer, Network, TrainingTask]:
     torch.manual_seed(3)
     network, chosen = Network(), training_task or TrainingTask([0.5] * job_recipe.epochs)
     fabric = Fabric(accelerator="cpu", devices=1)
-    batches = cast("BatchLoader", Batches())
+    batches = cast("BatchLoader", Batches(last))
     return Trainer(network, chosen, batches, job_recipe, fabric, folder), network, chosen
 
 
@@ -300,6 +305,22 @@ def test_history_has_one_row_per_epoch(tmp_path: Path) -> None:
     assert [step.epoch for step in steps] == [0] * STEPS + [1] * STEPS
     assert [step.loss for step in steps] == training_task.losses
     assert [step.learning_rate for step in steps] == rates(job_recipe, tmp_path / "again")
+
+
+@pytest.mark.parametrize("last", [2, 5, 8])
+def test_a_small_last_batch_counts_by_its_images(
+    last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10**6))
+    monkeypatch.setattr("naevus.training.loop.time.monotonic", lambda: float(next(clock)))
+    job, _, training_task = trainer(recipe(2), tmp_path, last=last)
+    job.fit(STILL)
+    counts = [8] * (STEPS - 1) + [last]
+    for epoch, row in enumerate(job.state.history):
+        losses = training_task.losses[epoch * STEPS :][:STEPS]
+        weighted = sum(n * loss for n, loss in zip(counts, losses, strict=True))
+        assert row["train_loss"] == pytest.approx(weighted / sum(counts))
+        assert row["images_per_second"] == round(sum(counts) / row["seconds"], 1)
 
 
 @pytest.mark.parametrize("stop", range(1, 3 * STEPS + 1))

@@ -17,7 +17,7 @@ from naevus.training.loop import load_network, save_tensors
 from naevus.training.losses import OutputsLoss, SegmentationLoss
 from naevus.training.networks import build_segmenter
 from naevus.training.prepare import copies_in, prepare
-from naevus.training.tasks import AttributesTask
+from naevus.training.tasks import AttributesTask, SegmentationTask, outputs
 from tests.helpers.attribute_images import COLOURS, write_shifted, write_task2
 
 OUTPUTS = (LESION, *ATTRIBUTES)
@@ -121,6 +121,40 @@ def test_the_metrics_that_can_be_monitored_are_logged(tmp_path: Path) -> None:
     assert set(MONITORED["attributes"]) <= logged.keys()
     alone = AttributesTask(recipe, training_data.outputs, training_task.training.ids, [])
     assert alone.inspect(network, 64) == {}
+
+
+def test_validation_keeps_one_batch_at_a_time_and_means_are_over_images(tmp_path: Path) -> None:
+    write_task2(tmp_path / "task2", 12)
+    write_shifted(tmp_path / "task1", 12)
+    _, recipe, data = training_task_of(tmp_path / "task2", tmp_path / "task1", batch_size=2)
+    names = data.dataset.ids
+    attributes = AttributesTask(recipe, data.outputs, names, names[:10])
+    caches = {"images": data.outputs[1].images, "masks": data.outputs[1].masks[LESION]}
+    alone = Recipe.model_validate(
+        {**RECIPE, "task": "segmentation", "batch_size": 2, "data": {"cache_size": 64}}
+    )
+    lesions = SegmentationTask(alone, caches, names, names[:10])
+    for training_task, network in (
+        (attributes, attributes.network()),
+        (lesions, lesions.network()),
+    ):
+        calls: list[int] = []
+        network.register_forward_hook(lambda _module, given, _out: calls.append(len(given[0])))  # noqa: B023
+        pairs = outputs(network, training_task.validation, recipe, 64)
+        kept = []
+        for pair in pairs:
+            kept.append(pair)
+            assert len(calls) == len(kept), "the next batch is not computed yet"
+        assert calls == [4, 4, 2]
+        losses = [float(training_task.loss(*pair)) for pair in kept]
+        logged = training_task.inspect(network, 64)
+        mean = (4 * losses[0] + 4 * losses[1] + 2 * losses[2]) / 10
+        assert logged["loss"] == pytest.approx(mean)
+    logits, targets = (torch.cat(each) for each in zip(*kept, strict=True))
+    predicted, truth = logits > 0, targets > 127
+    hit = (predicted & truth).sum((1, 2)) / (predicted | truth).sum((1, 2))
+    assert logged["jaccard"] == pytest.approx(hit.mean().item())
+    assert logged["sensitivity"] == pytest.approx(((predicted & truth).sum() / truth.sum()).item())
 
 
 def test_a_folder_without_a_copy_of_any_image_is_refused(tmp_path: Path) -> None:

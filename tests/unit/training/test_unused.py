@@ -11,6 +11,7 @@ from naevus.errors import ConfigError
 from naevus.runs.recipe import load_recipe
 from naevus.training.unused import once, refuse_unused, refuse_unused_by_all
 from naevus.types import Task
+from tests.helpers import ROOT
 
 MASKS, COPIES = Path("masks"), (Path("copies"),)
 REJECTED: list[tuple[Task, dict[str, Any], dict[str, Any], str]] = [
@@ -57,6 +58,15 @@ REJECTED: list[tuple[Task, dict[str, Any], dict[str, Any], str]] = [
         {},
         "patience = 3 is too long for 3 epochs",
     ),
+    (
+        "segmentation",
+        {"sizes": [[0, 320]]},
+        {},
+        "sizes reach 320 px, but data.cache_size is 256: .*; --set data.cache_size=320, or lower",
+    ),
+    ("attributes", {"sizes": [[0, 96], [2, 257], [4, 64]]}, {}, "reach 257 px, but data.cache_si"),
+    ("classification", {"data.cache_size": 128}, {}, "sizes reach 160 px, but data.cache_size is"),
+    ("classification", {"data.copies_size": 150}, {"copies": COPIES}, "data.copies_size is 150"),
 ]
 
 
@@ -74,7 +84,9 @@ ACCEPTED: list[tuple[Task, dict[str, Any], dict[str, Any]]] = [
     ("segmentation", {"loss.terms": ["dice"], "network.encoder": "x", "augment.stretch": 1.2}, {}),
     ("segmentation", {"optimiser.name": "sgd", "optimiser.momentum": 0.5}, {}),
     ("classification", {}, {"copies": COPIES}),
-    ("classification", {"data.copies_size": 64}, {"copies": COPIES}),
+    ("classification", {"data.copies_size": 160}, {"copies": COPIES}),
+    ("classification", {"sizes": [[0, 320]], "data.cache_size": 320}, {}),
+    ("attributes", {"sizes": [[0, 320]], "data.cache_size": 320}, {"copies": COPIES}),
     ("classification", {"data.crop_mode": "crop", "data.crop_margin": 0.3}, {"masks": MASKS}),
     ("classification", {"data.crop_mode": "blank"}, {"masks": MASKS, "copies": COPIES}),
     ("classification", {"loss.kind": "focal", "loss.gamma": 1, "sampling": "balanced"}, {}),
@@ -115,6 +127,21 @@ def test_a_setting_is_given_once() -> None:
         ConfigError, match=r"--pretrained and --set network\.pretrained set the same value"
     ):
         once([("network.pretrained", "none")], {"--pretrained network.pretrained": "imagenet"})
+
+
+def test_no_arm_may_enlarge_its_images() -> None:
+    arms = [load_recipe(None, "classification", {"sizes": [[0, side]]}) for side in (224, 288)]
+    refuse_unused_by_all(arms[:1], (), masks=None, copies=())
+    with pytest.raises(ConfigError, match=r"288 px, but data\.cache_size is 256"):
+        refuse_unused_by_all(arms, (), masks=None, copies=())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda one: one.stem
+)
+def test_the_recipes_enlarge_no_image(path: Path) -> None:
+    recipe = load_recipe(path)
+    refuse_unused(recipe, copies=COPIES if recipe.task == "classification" else ())
 
 
 def test_a_setting_must_have_an_effect_on_one_of_several_jobs() -> None:
