@@ -211,7 +211,8 @@ def test_a_folder_with_other_files_is_not_replaced(bundle: Bundle, tmp_path: Pat
         write_bundle(place, bundle.spec, files)
     assert (place / "notes.txt").read_text() == "years of work"
     (place / "notes.txt").unlink()
-    (place / MANIFEST).write_text("{")  # a damaged bundle is still one
+    whole = (place / MANIFEST).read_bytes()
+    (place / MANIFEST).write_bytes(whole[: len(whole) // 2])  # a damaged bundle is still one
     assert write_bundle(place, bundle.spec, files).sha256 == bundle.sha256
 
 
