@@ -10,7 +10,6 @@ import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -350,9 +349,8 @@ def test_calibrating_a_segmenter_is_refused(runs: dict[str, Run], tmp_path: Path
 def test_the_card_shows_data_licence_and_limits(joined: Joined) -> None:
     card = (joined.bundle.folder / "MODEL_CARD.md").read_text()
     for words in (
-        "HAM10000",
-        "CC BY-NC 4.0",
-        "non-commercial",
+        "classification: synthetic images (`naevus data synthetic`), ",
+        "licence: unknown",
         "are square",
         "never makes a diagnosis",
     ):
@@ -367,10 +365,30 @@ def test_images_of_both_tasks_are_named_for_both(runs: dict[str, Run]) -> None:
     """If every image has a mask and a diagnosis, both tasks have the same fingerprint."""
     print_of = {"fingerprint": "the same", "layout": "folder", "images": 5}
     reported = training_data(
-        SimpleNamespace(recipe=runs[name].recipe, inputs=print_of)  # type: ignore[misc]
-        for name in ("answers", "contours", "answers")
+        replace(runs[name], inputs=print_of) for name in ("answers", "contours", "answers")
     )
     assert [each.task for each in reported] == ["classification", "segmentation"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "name", "licence"),
+    [
+        ("ISIC_0024306", "ISIC_0034320", "HAM10000 (", "CC BY-NC 4.0"),
+        ("ISIC_9100000", "ISIC_9100001", "synthetic images (", None),
+        ("ISIC_0034321", "ISIC_0073254", "images in the layout isic2018", None),
+        ("ISIC_0024307", "mine-1", "HAM10000 (", "CC BY-NC 4.0"),
+        ("ISIC_00243070", "mine-1", "images in the layout isic2018", None),
+    ],
+)
+def test_data_are_named_by_their_ids(
+    runs: dict[str, Run], first: str, last: str, name: str, licence: str | None
+) -> None:
+    run = runs["answers"]
+    table = run.folds.table.head(2).assign(image_id=[first, last])
+    (found,) = training_data([replace(run, folds=Folds(table))])
+    assert found.name.startswith(name)
+    assert found.name.endswith(" and images in the layout isic2018") == (first == "ISIC_0024307")
+    assert found.licence == licence
 
 
 def test_no_file_names_the_machine_its_user_or_the_time(joined: Joined, runs: Any) -> None:

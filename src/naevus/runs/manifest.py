@@ -98,19 +98,33 @@ _NETWORKS = (
 
 
 class _Source(NamedTuple):
+    """Published images, which have ids of their own: a layout alone proves no source."""
+
     name: str
-    licence: str
+    licence: str | None
+    ids: tuple[str, str]
+    """The first and the last id."""
+
+    def has(self, image_id: str) -> bool:
+        first, last = self.ids
+        return len(image_id) == len(first) and first <= image_id <= last
 
 
 _HAM = _Source(
     "HAM10000 (ViDIR Group, Medical University of Vienna; Tschandl, Rosendahl & Kittler, "
     "Scientific Data 5, 180161, 2018, https://doi.org/10.1038/sdata.2018.161)",
     "CC BY-NC 4.0",
+    ("ISIC_0024306", "ISIC_0034320"),
 )
 _TASK1 = _Source(
-    "ISIC 2018 Task 1 (Codella et al. 2019)", "terms of the ISIC Archive, non-commercial"
+    "ISIC 2018 Task 1 (Codella et al. 2019)",
+    "terms of the ISIC Archive, non-commercial",
+    ("ISIC_0000000", "ISIC_0016072"),
 )
-_TASK2 = _Source("ISIC 2018 Task 2 (Codella et al. 2019)", _TASK1.licence)
+_TASK2 = _TASK1._replace(name="ISIC 2018 Task 2 (Codella et al. 2019)")
+_SYNTHETIC = _Source(
+    "synthetic images (`naevus data synthetic`)", None, ("ISIC_9000000", "ISIC_9999999")
+)
 _SOURCES = {
     ("isic2018", "task1"): _TASK1,
     ("isic2018", "task2"): _TASK2,
@@ -187,17 +201,20 @@ def _all_square(paths: Iterable[str]) -> bool:
     return True
 
 
-def _learnt_from(run: Run) -> Iterator[tuple[str, str]]:
-    """Yield the data that a run learnt from: its own, then that of the runs it started from."""
+def _learnt_from(run: Run) -> Iterator[_Source]:
+    """Yield the sources of what a run learnt from: its own, then of the runs it started from."""
     for each in runs_behind(run):
         recipe, layout = each.recipe, each.inputs["layout"]
         parts = recipe.data.parts or (USUAL_PART[recipe.task],)
         if recipe.task == "attributes":
             parts = ("task2", "task1") if recipe.data.lesion else ("task2",)
-        if layout == "isic2018":
-            yield from ((layout, part) for part in parts)
-        else:
-            yield layout, recipe.task
+        keys = parts if layout == "isic2018" else (recipe.task,)
+        sources = [_SOURCES[layout, key] for key in keys if (layout, key) in _SOURCES]
+        sources.append(_SYNTHETIC)
+        ids = each.folds.table["image_id"]
+        yield from (source for source in sources if any(map(source.has, ids)))
+        if not all(any(source.has(image_id) for source in sources) for image_id in ids):
+            yield _Source(f"images in the layout {layout}", None, ("", ""))
 
 
 def _taught_before(run: Run) -> Iterator[TrainingData]:
@@ -214,21 +231,17 @@ def training_data(runs: Iterable[Run]) -> list[TrainingData]:
     """List the training data of runs, each data set once per task."""
     found: dict[tuple[str, str], TrainingData] = {}
     for run in runs:
-        recipe, layout = run.recipe, run.inputs["layout"]
-        keys = list(dict.fromkeys(_learnt_from(run)))
-        known = [_SOURCES[key] for key in keys if key in _SOURCES]
-        whole = len(known) == len(keys)
-        found[recipe.task, run.inputs["fingerprint"]] = TrainingData(
-            task=recipe.task,
-            name=" and ".join(each.name for each in known)
-            if whole
-            else f"images in the layout {layout}",
+        sources = list(dict.fromkeys(_learnt_from(run)))
+        licences = [source.licence for source in sources if source.licence]
+        found[run.recipe.task, run.inputs["fingerprint"]] = TrainingData(
+            task=run.recipe.task,
+            name=" and ".join(source.name for source in sources),
             images=run.inputs["images"],
-            licence="; ".join(each.licence for each in known) if whole else None,
+            licence="; ".join(licences) or None,
         )
         for earlier in _taught_before(run):
             if all(each.name != earlier.name for each in found.values()):
-                found[recipe.task, earlier.name] = earlier
+                found[run.recipe.task, earlier.name] = earlier
     return list(found.values())
 
 
