@@ -99,8 +99,8 @@ class Segmenter:
         attributes: The attributes, in the order of the maps.
         members: The loaded members, in order.
         input_specs: Distinct input specs of the members; each needs its own batch.
-        size: Side of the largest member's input in pixels. Maps of lesions and of attributes have
-            the side of the largest member that outputs them.
+        size: Side for which images are decoded, in pixels: of the largest input in the bundles.
+            Maps of lesions and of attributes have the side of the largest member that outputs them.
     """
 
     def __init__(
@@ -155,8 +155,10 @@ class Segmenter:
         ]
         self._choices["device"] = device_of(self.members)
         self.input_specs = different_input_specs(self.members)
-        self.size = max(input_spec.size for input_spec in self.input_specs)
-        # Separate sizes, so that a lesion mask does not depend on requested attributes.
+        # Whether attributes are requested changes neither the decoded image nor a lesion mask.
+        left_out = [member for each in segmenting for member in each.spec.members_of("attributes")]
+        sides = [input_spec.size for input_spec in self.input_specs]
+        self.size = max(sides + [member.input_size for member in left_out])
         self._sizes = {name: self._largest(name) for name in ("logit", "attributes")}
         self.postprocessing = (
             Postprocessing(**segmenting[0].segmenter.postprocessing.model_dump())

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import naevus
-from naevus.bundles.bundle import Bundle
+from naevus.bundles.bundle import Bundle, write_bundle
+from naevus.datasets.synthetic import draw_lesion
 from naevus.errors import BundleError, ConfigError
 from naevus.evaluation.attributes import PEAK_FRACTION, peak, presence_of
+from naevus.images.preprocess import LEAST, decode_once
 from naevus.inference.segmenter import Segmenter
 from naevus.taxonomy import ATTRIBUTES
 from tests.helpers.attribute_images import draw
@@ -50,6 +53,26 @@ def test_masks_have_the_size_of_the_image(tmp_path: Path) -> None:
         if masks[name].any():
             true = np.repeat(np.repeat(masks[name], 3, axis=0), 4, axis=1)
             assert (mask & true).sum() / (mask | true).sum() > 0.9
+
+
+def test_images_are_decoded_alike_with_and_without_attributes(tmp_path: Path) -> None:
+    lesion = segmentation_bundle(tmp_path / "lesion", size=48)
+    maps = attributes_bundle(tmp_path / "maps", size=LEAST + 8, lesion=False)
+    spec = lesion.spec.model_copy(update={"attributes": maps.spec.attributes})
+    files = {m.file: each.member_path(m) for each in (lesion, maps) for m in each.spec.members}
+    both = write_bundle(tmp_path / "both", spec, files)
+    path = tmp_path / "large.jpg"
+    # Decoded at half size, it would be too small for attributes.
+    Image.fromarray(draw_lesion("MEL", 1, size=2 * LEAST + 8)[0]).save(path)
+    asked, not_asked, small = (
+        decode_once(path, each, keep=True)
+        for each in (Segmenter(both, attributes=[both]), Segmenter(both), Segmenter(lesion))
+    )
+    assert asked.pixels is not None
+    assert not_asked.pixels is not None
+    assert small.pixels is not None
+    assert (asked.pixels == not_asked.pixels).all()
+    assert small.pixels.size < asked.pixels.size, "the largest network decides"
 
 
 def test_attributes_alone_need_no_lesion(tmp_path: Path) -> None:
