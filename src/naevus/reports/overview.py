@@ -13,11 +13,11 @@ from PIL import Image
 
 from naevus import __version__
 from naevus.datasets.sources import mask_file
-from naevus.errors import DataError
+from naevus.errors import DataError, ImageError
 from naevus.images import geometry, masks
 from naevus.images.maskfile import read_mask
 from naevus.images.measurements import COLUMNS, sizes_in
-from naevus.images.read import read
+from naevus.images.read import read_with_header
 from naevus.inference.prediction import LIKELY
 from naevus.io.files import stored, write_text
 from naevus.io.parallel import Workers, batches, cpu_count
@@ -67,7 +67,7 @@ class Card(NamedTuple):
     Attributes:
         name: The image's id.
         jpeg: A base64 JPEG of at most 256 pixels, with the lesion's contour; empty where the
-            image is not there any more.
+            predicted image is not there any more.
         answer: The most probable diagnosis; empty without a classifier.
         confidence: Its probability.
         melanoma: The probability of melanoma, where that is a class.
@@ -153,19 +153,28 @@ def overview_of(
     notes = []
     if total > most:
         notes.append(f"Shown are {most:,} of {total:,} images: those with {order}.")
-    paths = _paths(out.table, {card.name for card in chosen})
+    files = _files(out.table, {card.name for card in chosen})
     shown: list[Card] = []
+    lost: list[ImageError] = []
     with reporter.progress("reading images", len(chosen)) as move, Workers(cpu_count()) as workers:
         for piece in batches(chosen):
-            jpegs = workers.each(lambda card: _thumbnail(out, card.name, paths[card.name]), piece)
+            jpegs = workers.each(lambda card: _thumbnail(out, card.name, files[card.name]), piece)
+            lost += [jpeg for jpeg in jpegs if isinstance(jpeg, ImageError)]
             shown += [
                 card._replace(jpeg=jpeg if isinstance(jpeg, str) else "")
                 for card, jpeg in zip(piece, jpegs, strict=True)
             ]
             move(len(shown), len(chosen))
-    lost = sum(not card.jpeg for card in shown)
     if lost:
-        notes.append(f"Moved or deleted, and not shown: {counted(lost, 'image')}.")
+        notes.append(
+            "Moved, deleted or changed after the prediction, and not shown: "
+            f"{counted(len(lost), 'image')}, such as {lost[0].message}."
+        )
+    newer = sum(_is_newer(files[card.name], out.table) for card in shown if card.jpeg)
+    if newer:
+        notes.append(
+            f"Written after the prediction, and shown as they are now: {counted(newer, 'image')}."
+        )
     failed = len(out.problems())
     if failed:
         notes.append(f"{counted(failed, 'image')} failed: {out.failed.name} names them.")
@@ -236,12 +245,29 @@ def _rows(table: Path, codes: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     return read_pieces(table, columns)
 
 
-def _paths(table: Path, ids: Collection[str]) -> dict[str, str]:
-    """Return the paths of some images, by id."""
-    found: dict[str, str] = {}
-    for rows in read_pieces(table, ["image_id", "path"]):
-        found |= {row["image_id"]: row["path"] for row in rows if row["image_id"] in ids}
+class _File(NamedTuple):
+    """The predicted file of an image, and its size in pixels."""
+
+    path: Path
+    height: int
+    width: int
+
+
+def _files(table: Path, ids: Collection[str]) -> dict[str, _File]:
+    """Return the files of some images, by id."""
+    found: dict[str, _File] = {}
+    for rows in read_pieces(table, ["image_id", "path", "height", "width"]):
+        found |= {
+            row["image_id"]: _File(Path(row["path"]), row["height"], row["width"])
+            for row in rows
+            if row["image_id"] in ids
+        }
     return found
+
+
+def _is_newer(file: _File, table: Path) -> bool:
+    """Return whether an image was written after its prediction, which may be of another one."""
+    return file.path.stat().st_mtime_ns > table.stat().st_mtime_ns
 
 
 def _card(row: Mapping[str, Any], malignant: Sequence[str]) -> Card:
@@ -299,13 +325,19 @@ def _sizes(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(out: PredictionsFolder, image_id: str, path: str) -> str:
+def _thumbnail(out: PredictionsFolder, image_id: str, expected: _File) -> str:
     """Return a small copy with the contours of the lesion and of its attributes.
 
     Raises:
-        ImageError: The image or its mask cannot be read.
+        ImageError: The image or its mask cannot be read, or another image has its place.
     """
-    pixels = read(Path(path), shortest=_SIDE)
+    pixels, header, _ = read_with_header(expected.path, shortest=_SIDE)
+    if (header.height, header.width) != (expected.height, expected.width):
+        raise ImageError(
+            expected.path,
+            f"has {header.width} x {header.height} pixels, but {expected.width} x "
+            f"{expected.height} were predicted",
+        )
     file = stored(mask_file(out.masks, image_id), image_id)
     mask = read_mask(file) if file.exists() else None
     height, width = pixels.shape[:2]
