@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -302,7 +303,10 @@ def test_an_overview_shows_sizes_where_they_are_known(
     assert [card.diameters for card in found.cards] == [shown, "cut by the border", *[shown] * 3]
     write_overview(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert page.count(shown) == 4
+    assert page.count(f"<dd>{shown}</dd>") == 4
+    assert re.search(r"\bdd { [^}]*white-space: nowrap", page)  # values are not divided
+    assert '<div class="answer"><dt>NV</dt><dd>90 %</dd></div>' in page
+    assert '<div class="set"><dt>prediction set</dt><dd>NV MEL</dd></div>' in page
     assert page.count('data-asymmetry="0.02"') == 4
     assert page.count('data-asymmetry=""') == 1
     for name in ("asymmetry", "border irregularity", "colour variegation"):
