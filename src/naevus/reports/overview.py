@@ -41,6 +41,11 @@ MOST: Final = 2000
 """The maximum number of images of an overview, to keep it under 50 MB."""
 _SIDE, _SHEET_QUALITY = 256, 80
 _PRESENCE: Final = {f"presence_{name}": title for name, title in ATTRIBUTES.items()}
+_LESION: Final = "predicted contour"
+_CONTOURS: Final = {_LESION: masks.PREDICTED_COLOUR} | {
+    title: masks.ATTRIBUTE_COLOURS[name] for name, title in ATTRIBUTES.items()
+}
+"""The colours of the contours in images, by name."""
 
 
 class Overview(NamedTuple):
@@ -84,6 +89,7 @@ class Card(NamedTuple):
         attributes: The attributes that are probably present, with their probabilities.
         patient: The patient's age and sex and the lesion's site, as far as they are known.
         age: In years.
+        contours: The names of the contours in the image.
     """
 
     name: str
@@ -103,6 +109,7 @@ class Card(NamedTuple):
     attributes: tuple[tuple[str, float], ...] = ()
     patient: str = ""
     age: float | None = None
+    contours: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str:
@@ -158,11 +165,11 @@ def overview_of(
     lost: list[ImageError] = []
     with reporter.progress("reading images", len(chosen)) as move, Workers(cpu_count()) as workers:
         for piece in batches(chosen):
-            jpegs = workers.each(lambda card: _thumbnail(out, card.name, files[card.name]), piece)
-            lost += [jpeg for jpeg in jpegs if isinstance(jpeg, ImageError)]
+            drawn = workers.each(lambda card: _drawn(card, out, files[card.name]), piece)
+            lost += [each for each in drawn if isinstance(each, ImageError)]
             shown += [
-                card._replace(jpeg=jpeg if isinstance(jpeg, str) else "")
-                for card, jpeg in zip(piece, jpegs, strict=True)
+                card if isinstance(each, ImageError) else each
+                for card, each in zip(piece, drawn, strict=True)
             ]
             move(len(shown), len(chosen))
     if lost:
@@ -197,7 +204,9 @@ def write_overview(found: Overview, path: Path) -> None:
         found=found,
         answers=answers,
         flags=flags,
-        legend=masks.ATTRIBUTE_LEGEND if any(card.attributes for card in found.cards) else "",
+        legend=masks.ATTRIBUTE_LEGEND
+        if any({*card.contours} - {_LESION} for card in found.cards)
+        else "",
         version=__version__,
     )
     write_text(path, page)
@@ -215,10 +224,11 @@ def write_overview_sheet(found: Overview, path: Path, *, count: int = 60) -> Non
         for card in chosen
     ]
     named = f", {order}" if len(chosen) < len(found.cards) else ""
-    title = f"{found.title}: {len(chosen):,} of {len(found.cards):,} images{named}"
-    title += "; cyan: predicted contour"
+    title = f"{found.title}: {len(chosen):,} of {counted(len(found.cards), 'image')}{named}"
     title += found.conditions.brief and f"; {found.conditions.brief}"
-    contact_sheet(tiles, path, tile=TILE, title=title)
+    drawn = {name for card in chosen for name in card.contours}
+    legend = [(name, colour) for name, colour in _CONTOURS.items() if name in drawn]
+    contact_sheet(tiles, path, tile=TILE, title=title, legend=legend)
 
 
 def _first(cards: Sequence[Card], most: int) -> tuple[list[Card], str]:
@@ -325,8 +335,8 @@ def _sizes(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(out: PredictionsFolder, image_id: str, expected: _File) -> str:
-    """Return a small copy with the contours of the lesion and of its attributes.
+def _drawn(card: Card, out: PredictionsFolder, expected: _File) -> Card:
+    """Return a card with a small copy, which has the contours of the lesion and its attributes.
 
     Raises:
         ImageError: The image or its mask cannot be read, or another image has its place.
@@ -338,6 +348,7 @@ def _thumbnail(out: PredictionsFolder, image_id: str, expected: _File) -> str:
             f"has {header.width} x {header.height} pixels, but {expected.width} x "
             f"{expected.height} were predicted",
         )
+    image_id = card.name
     file = stored(mask_file(out.masks, image_id), image_id)
     mask = read_mask(file) if file.exists() else None
     height, width = pixels.shape[:2]
@@ -352,7 +363,11 @@ def _thumbnail(out: PredictionsFolder, image_id: str, expected: _File) -> str:
     pixels = masks.draw_attributes(pixels, small)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=_SHEET_QUALITY)
-    return base64.b64encode(stream.getvalue()).decode()
+    lesion = [] if mask is None else [_LESION]
+    visible = (ATTRIBUTES[name] for name, each in small.items() if each.any())
+    return card._replace(
+        jpeg=base64.b64encode(stream.getvalue()).decode(), contours=(*lesion, *visible)
+    )
 
 
 def _reduced(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from naevus.errors import DataError
 from naevus.images.geometry import Box
+from naevus.images.masks import ATTRIBUTE_COLOURS
 from naevus.images.measurements import Measurements, size_columns
 from naevus.images.read import read, write_png
 from naevus.reports.overview import overview_of, write_overview, write_overview_sheet
@@ -179,6 +180,13 @@ def test_an_overview_shows_the_attributes_that_are_likely(tmp_path: Path) -> Non
         Image.open(io.BytesIO(base64.b64decode(found.cards[1].jpeg))), np.int16
     )[64:128, 96:160].transpose(2, 0, 1)  # around the mask in the small copy
     assert ((red - blue > 60) & (red > green)).any()  # streaks are vermilion
+    assert [card.contours for card in found.cards] == [
+        ("predicted contour",), ("predicted contour", "streaks"), (),
+    ]  # fmt: skip
+    write_overview_sheet(found, tmp_path / "sheet.png")
+    legend = read(tmp_path / "sheet.png")[:100].reshape(-1, 3).tolist()
+    for name in ("streaks", "globules"):
+        assert (list(ATTRIBUTE_COLOURS[name]) in legend) == (name == "streaks")
     write_overview(found, plain[1])
     page = plain[1].read_text()
     assert "<dt>streaks</dt><dd>60 %</dd>" in page
