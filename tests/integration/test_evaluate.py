@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -249,6 +250,13 @@ def test_lesions_are_those_of_the_data_set(tmp_path: Path) -> None:
     text = call(folder / "oof.parquet", "--data", tmp_path / "data").stdout
     assert "The 2 lesions with two or more images" in text
     assert "because their lesion is unknown: 1" in text
+    lesions.loc[2:3, "lesion_id"] = ["c", "d"]
+    lesions.to_csv(tmp_path / "data" / "manifest.csv", index=False)
+    text = call(folder / "oof.parquet", "--data", tmp_path / "data").stdout
+    single = text.partition("The 1 lesion with two or more images")[2]
+    cells = re.findall(r"answers[\s│]+(\d+)[\s│]+(\S+)[\s│]+(\S+)", single)
+    assert cells[0] == ("2", "1", "1")  # counts are no scores
+    assert "of 1 lesion have different" in " ".join(text.split())
     lesions.assign(image_id=[f"other{n}" for n in range(len(lesions))]).to_csv(
         tmp_path / "data" / "manifest.csv", index=False
     )

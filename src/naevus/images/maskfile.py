@@ -22,6 +22,7 @@ whether lesions are dark instead of light; `naevus.datasets.masksurvey` checks a
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -87,7 +88,8 @@ def read_mask_file(path: ImageFile, limits: Limits = _LIMITS) -> MaskFile:
     Raises:
         ImageError: As `read_mask`.
     """
-    stored = read_stored(path, limits)
+    # A mask has the size of its image, which may be a JPEG.
+    stored = read_stored(path, replace(limits, pixels=limits.pixels_of("JPEG")))
     try:
         return _decided(stored.values, stored.palette, lossy=stored.format == "JPEG")
     except _UndecidedError as error:

@@ -18,6 +18,7 @@ from naevus.images.masks import (
     draw_contours,
 )
 from naevus.inference.cam import cells_of, overlay, ramp
+from naevus.io.words import drawable
 from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _draw_bar(
     code: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
-    words = f"Evidence for {code}: none"
+    words = drawable(f"Evidence for {code}: none")
     pen.text((_GAP, top), words, _INK, font)
     left = _GAP + round(font.getlength(words)) + _GAP
     width, height = _BAR
@@ -194,9 +195,9 @@ def _answer(prediction: Prediction) -> str:
     confidence = "" if prediction.confidence is None else f" {prediction.confidence:.0%}"
     answer = f"{prediction.image_id}: {prediction.predicted}{confidence}"
     melanoma = prediction.probabilities.get("MEL")
-    if melanoma is None or prediction.predicted == "MEL":
-        return answer
-    return f"{answer}, MEL {melanoma:.0%}"
+    if melanoma is not None and prediction.predicted != "MEL":
+        answer += f", MEL {melanoma:.0%}"
+    return drawable(answer)
 
 
 def _resolution(prediction: Prediction) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from naevus.datasets.sources import full_path
 from naevus.errors import ConfigError
 from naevus.evaluation.patient import Effects, effects
 from naevus.images.geometry import reduced, resize
@@ -229,7 +230,7 @@ class Prediction(ClassProbabilities):
         """Return the row of ``predictions.parquet``, by column (`naevus.runs.predictions`)."""
         return {
             "image_id": self.image_id,
-            "path": str(self.image),
+            "path": full_path(self.image) if isinstance(self.image, Path) else str(self.image),
             "height": self.height,
             "width": self.width,
             "predicted": self.predicted,

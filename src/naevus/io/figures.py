@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import pandas as pd
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#1c1f27")
@@ -46,6 +47,13 @@ def style(
             how_to_install("report"),
         ) from None
     return mpl.rc_context(dict(settings))
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Mark whole numbers alone on an axis, also where it has only one."""
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 (as above)
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def interval_figure(
@@ -101,6 +109,7 @@ def count_figure(counts: pd.DataFrame, title: str = "", *, xlabel: str = "images
             ax.barh(names, values, left=left, label=str(column), color=COLOURS[place % 5])
             left = [sum(pair) for pair in zip(left, values, strict=True)]
         ax.invert_yaxis()
+        whole_numbers(ax.xaxis)
         ax.set_xlabel(xlabel)
         ax.set_title(title)
         if len(counts.columns) > 1:
@@ -115,7 +124,7 @@ def curve_figure(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """Draw named curves from their x and y values.
+    """Draw named curves from their x values, which are whole numbers, and y values.
 
     Raises:
         NaevusError: matplotlib is not installed.
@@ -126,7 +135,9 @@ def curve_figure(
         figure = Figure(figsize=(6.4, 4), layout="constrained")
         ax = figure.subplots()
         for place, (name, (x, y)) in enumerate(curves.items()):
-            ax.plot(x, y, label=name, color=COLOURS[place % 5])
+            # A line of one point alone is not seen.
+            ax.plot(x, y, label=name, color=COLOURS[place % 5], marker="o", markersize=3)
+        whole_numbers(ax.xaxis)
         ax.grid(alpha=0.3)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)

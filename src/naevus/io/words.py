@@ -1,9 +1,10 @@
-"""Words of messages: counts with their nouns, and the first of many names."""
+"""Words of messages and images: counts with their nouns, names, and letters that can be drawn."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+import unicodedata
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,3 +60,28 @@ def plural(noun: str) -> str:
         if noun.endswith(ending):
             return noun.removesuffix(ending) + plural
     return re.sub(r"(?<![aeiou])y$", "ie", noun) + "s"
+
+
+_PLAIN: Final = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
+     "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "TH", "×": "x",
+     "\N{LATIN SMALL LETTER DOTLESS I}": "i", "\N{EN DASH}": "-", "\N{EM DASH}": "-"}
+)  # fmt: skip
+_DRAWN: Final = "©«°±·»"
+
+
+def drawable(text: str) -> str:
+    """Return a text for Pillow's own font, which every installation has, but without accents.
+
+    Letters lose their accents; ``?`` stands for any other character that the font lacks.
+
+    Examples:
+        >>> drawable("Müller Läsion"), drawable("Łukasz Öß ñ é"), drawable("写真 1")
+        ('Muller Lasion', 'Lukasz Oss n e', '?? 1')
+    """
+    letters = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+    return "".join(
+        each if each.isascii() or each in _DRAWN else "?"
+        for each in letters
+        if not unicodedata.combining(each)
+    )

@@ -353,14 +353,14 @@ def lesion_section(found: LesionEvaluation, *, calibrated: bool) -> Section:
         found: The evaluation.
         calibrated: Whether enough groups bear a calibration.
     """
-    several = found.several.single.answers
+    several = counted(found.several.single.answers, "lesion")
     notes = [
         (
             "One answer per lesion is the mean log-probability of its images. It is compared with "
             "one image per lesion, where the images of a lesion share its weight. Where every "
             "image counts, lesions with many images have more weight."
         ),
-        f"The images of {found.differing:,} of {several:,} lesions have different predictions.",
+        f"The images of {found.differing:,} of {several} have different predictions.",
         (
             "Calibration and the thresholds of prediction sets are fitted on single images of "
             "other parts; nothing guarantees them for means of several images."
@@ -375,16 +375,18 @@ def lesion_section(found: LesionEvaluation, *, calibrated: bool) -> Section:
         )
     if found.unknown:
         notes.append(f"Images left out because their lesion is unknown: {found.unknown:,}.")
+    rows = partial(_levels, target=found.target, calibrated=calibrated)
     tables = (
         ("lesions", "All lesions", found.every),
-        ("lesions-several", f"The {several:,} lesions with two or more images", found.several),
+        ("lesions-several", f"The {several} with two or more images", found.several),
     )
     return Section(
         "lesions",
         "One answer per lesion",
         tuple(notes),
         tuple(
-            Table(name, title, pd.DataFrame(_levels(one, found.target, calibrated=calibrated)))
+            # As objects, counts stay whole numbers in columns of scores.
+            Table(name, title, pd.DataFrame(rows(one), dtype=object))
             for name, title, one in tables
         ),
     )

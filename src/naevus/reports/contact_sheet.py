@@ -19,6 +19,8 @@ from naevus.images.maskfile import read_mask
 from naevus.images.read import read, write_png
 from naevus.io.files import write_text
 from naevus.io.progress import SILENT
+from naevus.io.words import drawable
+from naevus.taxonomy import ATTRIBUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from naevus.datasets.dataset import Dataset, Record
     from naevus.io.progress import Reporter
 
+    LegendEntry = tuple[str, tuple[int, int, int]]
     ReadRecord = tuple[Record, NDArray[np.uint8], NDArray[np.bool_] | None]
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -125,6 +128,8 @@ _RIGHT_COLOUR, _WRONG_COLOUR = (46, 160, 92), (214, 60, 60)
 _PAPER, _INK, _PALE_INK = (255, 255, 255), (34, 38, 46), (104, 110, 122)
 _GAP = 10
 _BAR = 4
+_LEAST_COLUMNS = 3
+"""A sheet with words above its images has room for this many, so that the words are not divided."""
 
 
 class Tile(NamedTuple):
@@ -148,7 +153,13 @@ class Tile(NamedTuple):
 
 
 def contact_sheet(
-    tiles: Sequence[Tile], path: Path, *, columns: int = 6, tile: int = 192, title: str = ""
+    tiles: Sequence[Tile],
+    path: Path,
+    *,
+    columns: int = 6,
+    tile: int = 192,
+    title: str = "",
+    legend: Sequence[LegendEntry] = (),
 ) -> None:
     """Write a contact sheet as PNG.
 
@@ -158,6 +169,7 @@ def contact_sheet(
         columns: The number of images per row.
         tile: The longer side of each image on the sheet, in pixels.
         title: The title above the images.
+        legend: Names and colours of contours that the images have already.
 
     Raises:
         NaevusError: The file cannot be written.
@@ -168,13 +180,20 @@ def contact_sheet(
     columns = max(1, min(columns, len(tiles)))
     rows = -(-len(tiles) // columns)
     cell = (tile + _GAP, tile + _BAR + lines * line + _GAP)
-    legend = _legend(tiles)
-    head = _GAP + (36 if title else 0) + (line + 6 if legend else 0)
-    sheet = Image.new("RGB", (_GAP + columns * cell[0], head + rows * cell[1]), _PAPER)
+    entries = [*legend, *_legend(tiles)]
+    across = max(columns, _LEAST_COLUMNS) if title or entries else columns
+    width = _GAP + across * cell[0]
+    titles = _lines(drawable(title).split(), heading, width - 2 * _GAP)
+    lines_of_legend = _legend_lines(entries, text, width - _GAP)
+    top = _GAP + (len(titles) * 30 + 6 if titles else 0)
+    head = top + (len(lines_of_legend) * line + 6 if entries else 0)
+    sheet = Image.new("RGB", (width, head + rows * cell[1]), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    if title:
-        pen.text((_GAP, _GAP), _fitted(title, heading, sheet.width - 2 * _GAP), _INK, heading)
-    _draw_legend(pen, legend, head - line - 6, text)
+    for number, words in enumerate(titles):
+        fitted = _fitted(words, heading, width - 2 * _GAP)
+        pen.text((_GAP, _GAP + number * 30), fitted, _INK, heading)
+    for number, row_of_legend in enumerate(lines_of_legend):
+        _draw_legend(pen, row_of_legend, top + number * line, text)
     for index, each in enumerate(tiles):
         row, column = divmod(index, columns)
         place = (_GAP + column * cell[0], head + row * cell[1])
@@ -183,7 +202,7 @@ def contact_sheet(
         if each.correct is not None:
             colour = _RIGHT_COLOUR if each.correct else _WRONG_COLOUR
             pen.rectangle((place[0], below, place[0] + tile - 1, below + _BAR - 1), colour)
-        for number, words in enumerate(each.caption.split("\n")):
+        for number, words in enumerate(drawable(each.caption).split("\n")):
             at = (place[0], below + _BAR + number * line)
             pen.text(at, _fitted(words, text, tile), _INK if number == 0 else _PALE_INK, text)
     write_png(path, np.asarray(sheet))
@@ -221,13 +240,19 @@ def framed(tile: Tile, side: int) -> NDArray[np.uint8]:
     return square
 
 
-def _legend(tiles: Sequence[Tile]) -> list[tuple[str, tuple[int, int, int]]]:
+def _legend(tiles: Sequence[Tile]) -> list[LegendEntry]:
     """Return the names and colours of the contours on the tiles."""
-    entries = []
+    entries: list[LegendEntry] = []
     if any(each.mask is not None for each in tiles):
         entries.append(("true contour", masks.TRUTH_COLOUR))
     if any(each.predicted is not None for each in tiles):
         entries.append(("predicted contour", masks.PREDICTED_COLOUR))
+    drawn = {name for each in tiles for name, mask in each.attributes.items() if mask.any()}
+    entries += [
+        (title, masks.ATTRIBUTE_COLOURS[name])
+        for name, title in ATTRIBUTES.items()
+        if name in drawn
+    ]
     if any(each.correct is True for each in tiles):
         entries.append(("right", _RIGHT_COLOUR))
     if any(each.correct is False for each in tiles):
@@ -235,17 +260,45 @@ def _legend(tiles: Sequence[Tile]) -> list[tuple[str, tuple[int, int, int]]]:
     return entries
 
 
+def _legend_lines(
+    entries: Sequence[LegendEntry], font: Font, width: int
+) -> list[list[LegendEntry]]:
+    """Divide a legend into lines that are at most ``width`` pixels wide."""
+    found: list[list[LegendEntry]] = []
+    left = float(width)
+    for entry in entries:
+        needed = _legend_width(entry, font)
+        if left + needed > width:
+            found.append([])
+            left = _GAP
+        found[-1].append(entry)
+        left += needed
+    return found
+
+
+def _legend_width(entry: LegendEntry, font: Font) -> float:
+    return 24 + font.getlength(entry[0]) + 18
+
+
 def _draw_legend(
-    pen: ImageDraw.ImageDraw,
-    entries: Sequence[tuple[str, tuple[int, int, int]]],
-    top: int,
-    font: Font,
+    pen: ImageDraw.ImageDraw, entries: Sequence[LegendEntry], top: int, font: Font
 ) -> None:
     left = float(_GAP)
     for name, colour in entries:
         pen.rectangle((left, top + 5, left + 18, top + 9), colour)
         pen.text((left + 24, top), name, _PALE_INK, font)
-        left += 24 + pen.textlength(name, font) + 18
+        left += _legend_width((name, colour), font)
+
+
+def _lines(words: Sequence[str], font: Font, width: int) -> list[str]:
+    """Divide words into lines that are at most ``width`` pixels wide, or have one word."""
+    found: list[str] = []
+    for word in words:
+        if found and font.getlength(f"{found[-1]} {word}") <= width:
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _fitted(words: str, font: Font, width: int) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from naevus.evaluation.mask_metrics import JACCARD_THRESHOLD
-from naevus.io.figures import style
+from naevus.io.figures import style, whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -267,6 +267,7 @@ def jaccard_figure(jaccard: ArrayLike) -> Figure:
         pair.hist(part, bins=edges.tolist(), color=colour)
     pair.axvline(JACCARD_THRESHOLD, color=INK, linewidth=1, linestyle="--")
     pair.set_xlim(0, 1)
+    whole_numbers(pair.yaxis)
     pair.grid(visible=False, axis="x")
     return figure
 
@@ -297,22 +298,20 @@ def threshold_figure(curve: pd.DataFrame) -> Figure:
 
 @styled
 def learning_figure(history: pd.DataFrame, column: str, label: str) -> Figure:
-    """Draw a column of the folds' histories.
+    """Draw a column of the folds' histories; epochs have the numbers of the log, from 0.
 
     Args:
         history: ``fold, epoch`` and the column.
         column: The name of the column.
         label: The label of the axis.
     """
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 (as above)
-
     figure, pair = axes("epoch", label)
     for number, (fold, rows) in enumerate(history.dropna(subset=[column]).groupby("fold")):
         pair.plot(
-            rows["epoch"] + 1, rows[column], label=f"fold {fold}", marker="o", markersize=3,
+            rows["epoch"], rows[column], label=f"fold {fold}", marker="o", markersize=3,
             **line_of(number),
         )  # fmt: skip
-    pair.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(pair.xaxis)
     legend_below(pair, columns=5)
     return figure
 

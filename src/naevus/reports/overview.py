@@ -13,11 +13,11 @@ from PIL import Image
 
 from naevus import __version__
 from naevus.datasets.sources import mask_file
-from naevus.errors import DataError
+from naevus.errors import DataError, ImageError
 from naevus.images import geometry, masks
 from naevus.images.maskfile import read_mask
 from naevus.images.measurements import COLUMNS, sizes_in
-from naevus.images.read import read
+from naevus.images.read import read_with_header
 from naevus.inference.prediction import LIKELY
 from naevus.io.files import stored, write_text
 from naevus.io.parallel import Workers, batches, cpu_count
@@ -41,6 +41,11 @@ MOST: Final = 2000
 """The maximum number of images of an overview, to keep it under 50 MB."""
 _SIDE, _SHEET_QUALITY = 256, 80
 _PRESENCE: Final = {f"presence_{name}": title for name, title in ATTRIBUTES.items()}
+_LESION: Final = "predicted contour"
+_CONTOURS: Final = {_LESION: masks.PREDICTED_COLOUR} | {
+    title: masks.ATTRIBUTE_COLOURS[name] for name, title in ATTRIBUTES.items()
+}
+"""The colours of the contours in images, by name."""
 
 
 class Overview(NamedTuple):
@@ -67,7 +72,7 @@ class Card(NamedTuple):
     Attributes:
         name: The image's id.
         jpeg: A base64 JPEG of at most 256 pixels, with the lesion's contour; empty where the
-            image is not there any more.
+            predicted image is not there any more.
         answer: The most probable diagnosis; empty without a classifier.
         confidence: Its probability.
         melanoma: The probability of melanoma, where that is a class.
@@ -84,6 +89,7 @@ class Card(NamedTuple):
         attributes: The attributes that are probably present, with their probabilities.
         patient: The patient's age and sex and the lesion's site, as far as they are known.
         age: In years.
+        contours: The names of the contours in the image.
     """
 
     name: str
@@ -103,6 +109,7 @@ class Card(NamedTuple):
     attributes: tuple[tuple[str, float], ...] = ()
     patient: str = ""
     age: float | None = None
+    contours: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str:
@@ -153,19 +160,28 @@ def overview_of(
     notes = []
     if total > most:
         notes.append(f"Shown are {most:,} of {total:,} images: those with {order}.")
-    paths = _paths(out.table, {card.name for card in chosen})
+    files = _files(out.table, {card.name for card in chosen})
     shown: list[Card] = []
+    lost: list[ImageError] = []
     with reporter.progress("reading images", len(chosen)) as move, Workers(cpu_count()) as workers:
         for piece in batches(chosen):
-            jpegs = workers.each(lambda card: _thumbnail(out, card.name, paths[card.name]), piece)
+            drawn = workers.each(lambda card: _drawn(card, out, files[card.name]), piece)
+            lost += [each for each in drawn if isinstance(each, ImageError)]
             shown += [
-                card._replace(jpeg=jpeg if isinstance(jpeg, str) else "")
-                for card, jpeg in zip(piece, jpegs, strict=True)
+                card if isinstance(each, ImageError) else each
+                for card, each in zip(piece, drawn, strict=True)
             ]
             move(len(shown), len(chosen))
-    lost = sum(not card.jpeg for card in shown)
     if lost:
-        notes.append(f"Moved or deleted, and not shown: {counted(lost, 'image')}.")
+        notes.append(
+            "Moved, deleted or changed after the prediction, and not shown: "
+            f"{counted(len(lost), 'image')}, such as {lost[0].message}."
+        )
+    newer = sum(_is_newer(files[card.name], out.table) for card in shown if card.jpeg)
+    if newer:
+        notes.append(
+            f"Written after the prediction, and shown as they are now: {counted(newer, 'image')}."
+        )
     failed = len(out.problems())
     if failed:
         notes.append(f"{counted(failed, 'image')} failed: {out.failed.name} names them.")
@@ -188,7 +204,9 @@ def write_overview(found: Overview, path: Path) -> None:
         found=found,
         answers=answers,
         flags=flags,
-        legend=masks.ATTRIBUTE_LEGEND if any(card.attributes for card in found.cards) else "",
+        legend=masks.ATTRIBUTE_LEGEND
+        if any({*card.contours} - {_LESION} for card in found.cards)
+        else "",
         version=__version__,
     )
     write_text(path, page)
@@ -206,10 +224,11 @@ def write_overview_sheet(found: Overview, path: Path, *, count: int = 60) -> Non
         for card in chosen
     ]
     named = f", {order}" if len(chosen) < len(found.cards) else ""
-    title = f"{found.title}: {len(chosen):,} of {len(found.cards):,} images{named}"
-    title += "; cyan: predicted contour"
+    title = f"{found.title}: {len(chosen):,} of {counted(len(found.cards), 'image')}{named}"
     title += found.conditions.brief and f"; {found.conditions.brief}"
-    contact_sheet(tiles, path, tile=TILE, title=title)
+    drawn = {name for card in chosen for name in card.contours}
+    legend = [(name, colour) for name, colour in _CONTOURS.items() if name in drawn]
+    contact_sheet(tiles, path, tile=TILE, title=title, legend=legend)
 
 
 def _first(cards: Sequence[Card], most: int) -> tuple[list[Card], str]:
@@ -236,12 +255,29 @@ def _rows(table: Path, codes: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     return read_pieces(table, columns)
 
 
-def _paths(table: Path, ids: Collection[str]) -> dict[str, str]:
-    """Return the paths of some images, by id."""
-    found: dict[str, str] = {}
-    for rows in read_pieces(table, ["image_id", "path"]):
-        found |= {row["image_id"]: row["path"] for row in rows if row["image_id"] in ids}
+class _File(NamedTuple):
+    """The predicted file of an image, and its size in pixels."""
+
+    path: Path
+    height: int
+    width: int
+
+
+def _files(table: Path, ids: Collection[str]) -> dict[str, _File]:
+    """Return the files of some images, by id."""
+    found: dict[str, _File] = {}
+    for rows in read_pieces(table, ["image_id", "path", "height", "width"]):
+        found |= {
+            row["image_id"]: _File(Path(row["path"]), row["height"], row["width"])
+            for row in rows
+            if row["image_id"] in ids
+        }
     return found
+
+
+def _is_newer(file: _File, table: Path) -> bool:
+    """Return whether an image was written after its prediction, which may be of another one."""
+    return file.path.stat().st_mtime_ns > table.stat().st_mtime_ns
 
 
 def _card(row: Mapping[str, Any], malignant: Sequence[str]) -> Card:
@@ -299,13 +335,20 @@ def _sizes(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _thumbnail(out: PredictionsFolder, image_id: str, path: str) -> str:
-    """Return a small copy with the contours of the lesion and of its attributes.
+def _drawn(card: Card, out: PredictionsFolder, expected: _File) -> Card:
+    """Return a card with a small copy, which has the contours of the lesion and its attributes.
 
     Raises:
-        ImageError: The image or its mask cannot be read.
+        ImageError: The image or its mask cannot be read, or another image has its place.
     """
-    pixels = read(Path(path), shortest=_SIDE)
+    pixels, header, _ = read_with_header(expected.path, shortest=_SIDE)
+    if (header.height, header.width) != (expected.height, expected.width):
+        raise ImageError(
+            expected.path,
+            f"has {header.width} x {header.height} pixels, but {expected.width} x "
+            f"{expected.height} were predicted",
+        )
+    image_id = card.name
     file = stored(mask_file(out.masks, image_id), image_id)
     mask = read_mask(file) if file.exists() else None
     height, width = pixels.shape[:2]
@@ -320,7 +363,11 @@ def _thumbnail(out: PredictionsFolder, image_id: str, path: str) -> str:
     pixels = masks.draw_attributes(pixels, small)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=_SHEET_QUALITY)
-    return base64.b64encode(stream.getvalue()).decode()
+    lesion = [] if mask is None else [_LESION]
+    visible = (ATTRIBUTES[name] for name, each in small.items() if each.any())
+    return card._replace(
+        jpeg=base64.b64encode(stream.getvalue()).decode(), contours=(*lesion, *visible)
+    )
 
 
 def _reduced(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

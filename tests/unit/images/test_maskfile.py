@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from naevus.errors import ImageError
 from naevus.images.maskfile import read_mask, read_mask_file, read_mask_of
-from naevus.images.read import write_png
+from naevus.images.read import Limits, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,3 +232,16 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (100, 60)).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="its image 100 x 60"):
         read_mask_of(tmp_path / "mask.png", tmp_path / "a.png", scaled=True)
+
+
+def test_a_mask_may_be_as_large_as_a_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"JPEG": LESION.size, "PNG": LESION.size - 1}
+    monkeypatch.setattr(Limits, "pixels_of", lambda self, name: self.pixels or limits[name])
+    path = tmp_path / "mask.png"
+    write_png(path, NUMBERS)
+    assert np.array_equal(read_mask(path), LESION)
+    with pytest.raises(ImageError, match="more than the limit"):
+        read_mask(path, Limits(LESION.size - 1))
+    limits["JPEG"] -= 1
+    with pytest.raises(ImageError, match="more than the limit"):
+        read_mask(path)

@@ -71,6 +71,7 @@ def test_a_row_keeps_what_made_it(known: bool) -> None:
     )  # fmt: skip
     about = {"classes": ["MEL", "NV"], "coverage": None, "taxonomy": None}
     row = {**made.to_row(), "bundle_sha256": "ab,cd"}
+    assert row["path"] == str(Path.cwd() / "a.jpg")  # found from anywhere
     again = Prediction.from_row(row, {**about, **({"naevus_version": "9.8"} if known else {})})
     assert again.bundles == ("ab", "cd")
     assert again.naevus_version == ("9.8" if known else None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from naevus.datasets.synthetic import draw_lesion
-from naevus.images.masks import PREDICTED_COLOUR, TRUTH_COLOUR, hexadecimal
+from naevus.images.masks import ATTRIBUTE_COLOURS, PREDICTED_COLOUR, TRUTH_COLOUR, hexadecimal
 from naevus.images.read import probe, read
 from naevus.reports.contact_sheet import Tile, contact_sheet, framed, leaf, write_browser
 
@@ -62,6 +63,46 @@ def test_long_captions_do_not_leave_their_tile(tmp_path: Path) -> None:
     contact_sheet([Tile(pixels, caption="x" * 300)], long, tile=64)
     assert read(short).shape == read(long).shape
     assert (read(long)[:, -10:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "drawn"),
+    [("Müller Läsion", "Muller Lasion"), ("Łukasz Öß ñ é", "Lukasz Oss n e"), ("写真 1", "?? 1"),
+     ("e\u0301\nα", "e\n?"), ("100 × 200", "100 x 200")],
+)  # fmt: skip
+def test_words_are_drawn_in_letters_that_the_font_has(
+    tmp_path: Path, words: str, drawn: str
+) -> None:
+    pixels, _ = draw_lesion("DF", 1, 96)
+    for name, text in (("given", words), ("plain", drawn)):
+        contact_sheet([Tile(pixels, caption=text)], tmp_path / f"{name}.png", title=text)
+    given, plain = (tmp_path / f"{name}.png" for name in ("given", "plain"))
+    assert given.read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_long_title_continues_on_the_next_line(tmp_path: Path, count: int) -> None:
+    pixels, _ = draw_lesion("DF", 1, 96)
+    heights = []
+    for title in ("a title", "a longer title: " + "of many words " * 12):
+        contact_sheet([Tile(pixels)] * count, tmp_path / "sheet.png", title=title)
+        heights.append(read(tmp_path / "sheet.png").shape[0])
+    assert heights[1] - heights[0] >= 30
+    assert probe(tmp_path / "sheet.png").width >= 600
+
+
+def test_the_legend_names_all_contours_and_has_as_many_lines_as_it_needs(tmp_path: Path) -> None:
+    pixels, mask = draw_lesion("NV", 1, 96)
+    path, again = tmp_path / "sheet.png", tmp_path / "again.png"
+    colours = {name: ATTRIBUTE_COLOURS[name] for name in ("globules", "streaks")}
+    contact_sheet([Tile(pixels, attributes={"globules": mask, "streaks": mask & False})], path)
+    assert _has(read(path)[:25], colours["globules"])
+    assert not _has(read(path)[:25], colours["streaks"])
+    contact_sheet([Tile(pixels)], path, legend=list(colours.items()))
+    for colour in colours.values():
+        assert _has(read(path)[:25], colour)
+    contact_sheet([Tile(pixels)], again, legend=list(colours.items()) * 6)
+    assert read(again).shape[0] > read(path).shape[0]
 
 
 def test_the_page_is_one_file_and_escapes_text(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from naevus.evaluation.calibration import reliability_curve
 from naevus.evaluation.classification import RankingCurve
+from naevus.io.figures import count_figure, curve_figure
 from naevus.reports import figures
 from naevus.reports.figures import (
     benefit_figure,
@@ -115,13 +116,31 @@ def test_the_histogram_counts_masks_on_both_sides_of_the_threshold() -> None:
     assert sum(bar.get_height() for bar in bars) == len(values)
 
 
-def test_learning_curves_have_one_line_per_fold_from_epoch_one() -> None:
+def test_learning_curves_have_one_line_per_fold_and_the_epochs_of_the_log() -> None:
     history = pd.DataFrame(
         {"fold": [0, 0, 3, 3], "epoch": [0, 1, 0, 1], "train_loss": [2.0, 1.0, 3.0, None]}
     )
     synthetic = lines(learning_figure(history, "train_loss", "training loss"))
-    np.testing.assert_allclose(synthetic["fold 0"], [[1, 2], [2, 1]])
-    np.testing.assert_allclose(synthetic["fold 3"], [[1, 3]])
+    np.testing.assert_allclose(synthetic["fold 0"], [[0, 2], [1, 1]])
+    np.testing.assert_allclose(synthetic["fold 3"], [[0, 3]])
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 30])
+def test_epochs_and_images_are_marked_at_whole_numbers(epochs: int) -> None:
+    numbers = list(range(epochs))
+    history = pd.DataFrame({"fold": 0, "epoch": numbers, "train_loss": 1.0})
+    curves = {"a": (numbers, [1.0] * epochs)}
+    counts = pd.DataFrame({"all": [1 + epochs // 10]}, index=["NV"])
+    for figure, axis in (
+        (learning_figure(history, "train_loss", "loss"), "xaxis"),
+        (curve_figure(curves, xlabel="epoch", ylabel="loss"), "xaxis"),
+        (count_figure(counts), "xaxis"),
+        (jaccard_figure([0.7] * epochs), "yaxis"),
+    ):
+        ticks = getattr(figure.axes[0], axis).get_majorticklocs()
+        assert len(ticks) >= 1
+        assert np.array_equal(ticks, np.round(ticks))
+        assert all(line.get_marker() == "o" for line in figure.axes[0].get_lines()[:-1])
 
 
 def test_net_benefit_is_drawn_with_acting_on_all() -> None:

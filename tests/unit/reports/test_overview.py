@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image
 
 from naevus.errors import DataError
 from naevus.images.geometry import Box
+from naevus.images.masks import ATTRIBUTE_COLOURS
 from naevus.images.measurements import Measurements, size_columns
 from naevus.images.read import read, write_png
 from naevus.reports.overview import overview_of, write_overview, write_overview_sheet
@@ -177,6 +180,13 @@ def test_an_overview_shows_the_attributes_that_are_likely(tmp_path: Path) -> Non
         Image.open(io.BytesIO(base64.b64decode(found.cards[1].jpeg))), np.int16
     )[64:128, 96:160].transpose(2, 0, 1)  # around the mask in the small copy
     assert ((red - blue > 60) & (red > green)).any()  # streaks are vermilion
+    assert [card.contours for card in found.cards] == [
+        ("predicted contour",), ("predicted contour", "streaks"), (),
+    ]  # fmt: skip
+    write_overview_sheet(found, tmp_path / "sheet.png")
+    legend = read(tmp_path / "sheet.png")[:100].reshape(-1, 3).tolist()
+    for name in ("streaks", "globules"):
+        assert (list(ATTRIBUTE_COLOURS[name]) in legend) == (name == "streaks")
     write_overview(found, plain[1])
     page = plain[1].read_text()
     assert "<dt>streaks</dt><dd>60 %</dd>" in page
@@ -197,7 +207,11 @@ def test_an_overview_shows_every_image_without_a_ground_truth(tmp_path: Path) ->
     cyan = (small[:, :, 0] < 150) & (small[:, :, 1:].min(axis=2) > 170)
     assert set(np.flatnonzero(cyan.any(axis=1))) >= {33, 100, 158}  # the contour's rows
     assert not found.cards[4].jpeg
-    assert found.notes == ["Moved or deleted, and not shown: 1 image."]
+    (note,) = found.notes
+    assert note == (
+        "Moved, deleted or changed after the prediction, and not shown: 1 image, such as "
+        f"{tmp_path / 'images' / '4.png'}: does not exist."
+    )
     write_overview(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert page.count("<li ") == 5
@@ -205,10 +219,33 @@ def test_an_overview_shows_every_image_without_a_ground_truth(tmp_path: Path) ->
     assert "&lt;0&gt;" in page
     assert "<0>" not in page
     assert "default-src 'none'" in page
-    for word in ("cut by border", "image not found", "20 %", "30 %", 'data-melanoma="0.2"'):
+    for word in ("cut by border", "image moved or changed", "20 %", "30 %", 'data-melanoma="0.2"'):
         assert word in page, word
     write_overview_sheet(found, tmp_path / "sheet.png", count=3)
     assert read(tmp_path / "sheet.png").shape[1] == 10 + 3 * (192 + 10)
+
+
+@pytest.mark.parametrize("size", [(400, 300), (300, 401), (30, 40)])
+def test_an_image_of_another_size_is_not_shown_as_the_predicted_one(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    out = predictions(tmp_path, 4)
+    write_png(tmp_path / "images" / "1.png", np.zeros((*size, 3), np.uint8))
+    write_png(tmp_path / "images" / "3.png", np.zeros((300, 400, 3), np.uint8))
+    found = overview_of(out)
+    assert [bool(card.jpeg) for card in found.cards] == [True, False, True, True]
+    note = found.notes[0]
+    assert "not shown: 1 image, such as " in note
+    assert f"1.png: has {size[1]} x {size[0]} pixels, but 400 x 300 were predicted." in note
+
+
+def test_images_that_were_written_after_the_prediction_are_counted(tmp_path: Path) -> None:
+    out = predictions(tmp_path, 4)
+    later = (out / "predictions.parquet").stat().st_mtime + 60
+    os.utime(tmp_path / "images" / "0.png", (later, later))
+    found = overview_of(out)
+    assert found.cards[0].jpeg
+    assert found.notes[1] == "Written after the prediction, and shown as they are now: 1 image."
 
 
 def test_an_overview_of_many_images_names_its_choice(tmp_path: Path) -> None:
@@ -255,7 +292,7 @@ def test_an_overview_of_masks_alone_has_no_diagnoses(tmp_path: Path) -> None:
 
 def test_a_page_of_a_thousand_images_stays_small(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (24, 32, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+    noise = rng.integers(0, 256, (30, 40, 3), np.uint8).repeat(10, 0).repeat(10, 1)
     write_png(tmp_path / "a.png", noise)  # worse than any skin
     out = predictions(tmp_path, 2)
     table = pq.read_table(out / "predictions.parquet")
@@ -274,7 +311,10 @@ def test_an_overview_shows_sizes_where_they_are_known(
     assert [card.diameters for card in found.cards] == [shown, "cut by the border", *[shown] * 3]
     write_overview(found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert page.count(shown) == 4
+    assert page.count(f"<dd>{shown}</dd>") == 4
+    assert re.search(r"\bdd { [^}]*white-space: nowrap", page)  # values are not divided
+    assert '<div class="answer"><dt>NV</dt><dd>90 %</dd></div>' in page
+    assert '<div class="set"><dt>prediction set</dt><dd>NV MEL</dd></div>' in page
     assert page.count('data-asymmetry="0.02"') == 4
     assert page.count('data-asymmetry=""') == 1
     for name in ("asymmetry", "border irregularity", "colour variegation"):
