@@ -139,6 +139,8 @@ def test_masks_alone_need_no_classifier(tmp_path: Path, images: Path) -> None:
     result = call(images / "p1.png", "--bundle", tmp_path / "s", "--only", "masks", "--out", out)
     assert result.exit_code == 0, result.output
     assert [path.name for path in (out / "masks").iterdir()] == ["p1_segmentation.png"]
+    assert "lesion area: fraction" in result.output  # the legend is of the columns there are
+    assert "±" not in result.output
     assert not (out / "crops").exists()
 
 

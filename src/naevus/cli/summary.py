@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 """Number of predictions that the terminal shows."""
-_COLUMNS = "±: standard deviation over networks; lesion area: fraction of the image"
+_AREA = "lesion area: fraction of the image"
+_COLUMNS = f"±: standard deviation over networks; {_AREA}"
 
 
 def report_job(result: BatchResult, at: str | None = None) -> None:
@@ -127,7 +128,8 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     taxonomy = TAXONOMIES.get(predictions[0].taxonomy or "")
     malignant = [each.code for each in taxonomy.diagnoses if each.malignant] if taxonomy else []
     classified = any(each.predicted is not None for each in predictions)
-    table = Table(box=box.SIMPLE, pad_edge=False, caption=_COLUMNS, caption_justify="left")
+    legend = _COLUMNS if classified else _AREA
+    table = Table(box=box.SIMPLE, pad_edge=False, caption=legend, caption_justify="left")
     longest = max(len(each.image_id) for each in predictions)
     table.add_column("image", overflow="fold", min_width=min(longest, 24))
     names = ["melanoma"] if classified and "MEL" in malignant else []
