@@ -31,6 +31,8 @@ def report_job(result: BatchResult, at: str | None = None) -> None:
         at: The address to which its folder is copied, if it is.
     """
     place = str(result.out) if at is None else at
+    from naevus.inference.batch import REMOVED
+
     networks = counted(len(result.members), "network")
     if result.predicted:
         from naevus.inference.sheets import first_predictions
@@ -54,6 +56,7 @@ def report_job(result: BatchResult, at: str | None = None) -> None:
     lines = [] if result.lesions is None else [f"{result.lesions}"]
     lines += result.metadata_lines()
     lines += [f"  {place}/{path.relative_to(result.out)}" for path in result.files]
+    lines += [f"{REMOVED} {place}/{path.relative_to(result.out)}" for path in result.removed]
     for line in lines:
         console.print(line, soft_wrap=True)
     for failed in result.failed:
