@@ -89,8 +89,13 @@ def open_networks(
     )
     prevalences = None if prevalence is None else _prevalences(prevalence, classification)
     used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
+    graphs = {
+        *(each.member_path(one) for each in segmentation for one in each.segmenter.members),
+        *(each.member_path(one) for each in finding for one in each.attributes.members),
+        *(each.member_path(one) for each in classification for one in each.classifier.members),
+    }
     chosen = choice or choose(
-        used, engine=engine, precision=precision, device=device, report=report
+        used, engine=engine, precision=precision, device=device, used=graphs, report=report
     )
     instructions.hold(chosen.limit)
     how: Any = {"tta": tta, "threads": threads, "streams": streams}
