@@ -10,13 +10,14 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from copy import copy
 from contextvars import ContextVar
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from naevus import __version__
 from naevus.cli import (
@@ -53,6 +54,31 @@ class _Commands(TyperGroup):
             plain = error.message.removeprefix("Value error, ")
             error.message = re.sub(r"^Input should be ", "must be ", plain)
             raise
+
+class _Command(TyperCommand):
+    """A command that refuses two values of an option that takes one: the last would win."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        parser = self.make_parser(ctx)
+        single = [
+            each
+            for each in self.params
+            if isinstance(each, TyperOption) and not (each.multiple or each.is_flag or each.count)
+        ]
+        for each in single:
+            every = copy(each)
+            every.multiple = True
+            every.add_to_parser(parser, ctx)
+        given, _, _ = parser.parse_args(args=list(args))
+        for each in single:
+            values = list(dict.fromkeys(given.get(str(each.name), ())))
+            if len(values) > 1:
+                raise typer.BadParameter(
+                    f"given twice, {values[0]} and {values[1]}; leave out one", ctx, each
+                )
+        return super().parse_args(ctx, args)
+
 
 
 app = typer.Typer(
@@ -209,7 +235,10 @@ _READING = {
 def _add(group: typer.Typer, *commands: Callable[..., None], panel: str | None = None) -> None:
     for command in commands:
         whole = with_megapixels(command) if command in _READING else command
-        group.command(command.__name__, rich_help_panel=panel, help=_help(command))(_guarded(whole))
+        add = group.command(
+            command.__name__, cls=_Command, rich_help_panel=panel, help=_help(command)
+        )
+        add(_guarded(whole))
 
 
 def _group(name: str, about: str, *commands: Callable[..., None]) -> None:
