@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from copy import copy
+from contextlib import nullcontext
 from contextvars import ContextVar
+from copy import copy
 from functools import wraps
 from typing import Annotated, Any
 
@@ -34,7 +33,7 @@ from naevus.cli import (
     study,
     train,
 )
-from naevus.cli.console import console, errors, print_anywhere, warnings_on_screen
+from naevus.cli.console import console, discard, errors, print_anywhere, warnings_on_screen
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 from naevus.io.extras import EXTRAS, how_to_install
@@ -54,6 +53,7 @@ class _Commands(TyperGroup):
             plain = error.message.removeprefix("Value error, ")
             error.message = re.sub(r"^Input should be ", "must be ", plain)
             raise
+
 
 class _Command(TyperCommand):
     """A command that refuses two values of an option that takes one: the last would win."""
@@ -78,7 +78,6 @@ class _Command(TyperCommand):
                     f"given twice, {values[0]} and {values[1]}; leave out one", ctx, each
                 )
         return super().parse_args(ctx, args)
-
 
 
 app = typer.Typer(
@@ -128,11 +127,6 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             sys.stdout.flush()  # reports a full disk here; at interpreter exit it would be lost
         except (typer.Exit, typer.Abort):
             raise
-        except BrokenPipeError:
-            _discard_output()
-            with suppress(OSError):
-                errors.print("error: the reader of the output has ended; files may be missing")
-            raise typer.Exit(ERROR) from None
         except KeyboardInterrupt:
             errors.print(signals.line())
             raise typer.Exit(signals.exit_code()) from None
@@ -145,7 +139,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 sys.stdout.flush()
             except OSError:  # the output itself failed, and would fail again at exit
-                _discard_output()
+                discard(sys.stdout)
             raise typer.Exit(ERROR) from None
 
     return guarded
@@ -170,14 +164,6 @@ def _let_the_first_speak() -> None:
             time.sleep(_FIRST_SPEAKS_S)
         except KeyboardInterrupt:
             raise typer.Exit(signals.exit_code()) from None
-
-
-def _discard_output() -> None:
-    """Discard buffered output, which could not be written at interpreter exit either."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _as_naevus_error(error: Exception) -> NaevusError:
