@@ -172,7 +172,7 @@ def test_the_submission_contains_the_requested_decision(
         atol=2e-9,
     )
     predict(sources, out, segmenter=segmenter, classifier=classifier)
-    assert not (out / "submission.csv").exists()  # might be of fewer images
+    pd.testing.assert_frame_equal(pd.read_csv(out / "submission.csv"), submission)
     if decision == "natural":
         with pytest.raises(ConfigError, match="is that of a submission, which is not asked for"):
             predict(
@@ -239,12 +239,64 @@ def test_the_sheet_is_for_excel(
     assert list(PredictionsFolder(out).problems()) == ["+bad"]
     assert result.answers == table["predicted"].value_counts().to_dict()
     assert result.flags == table["quality_flags"].explode().value_counts().to_dict()
-    predict(sources, out, segmenter=segmenter, classifier=explained)
-    assert not (out / "predictions.xlsx").exists()
     predict(sources, tmp_path / "masks", OutputOptions(only="masks"), segmenter=segmenter)
     bare = pd.read_csv(tmp_path / "masks" / "predictions.csv").columns.tolist()
     sizes = ["lesion_area", *COLUMNS.values(), "lesion_touches_border", "height", "width"]
     assert bare == ["image_id", "quality_flags", *sizes, "path"]
+
+
+def test_derived_files_stay_while_the_predictions_do(
+    tmp_path: Path, images: Path, segmenter: Segmenter, classifier: Classifier
+) -> None:
+    pytest.importorskip("openpyxl")
+    out = tmp_path / "out"
+    lesions = {f"ISIC_{number:07d}": f"L{number // 2}" for number in range(COUNT)}
+
+    def job(**options: Any) -> batch.BatchResult:
+        sources = find_images([images]).sources
+        known = options.pop("lesions", None)
+        return predict(
+            sources, out, OutputOptions(**options),
+            segmenter=segmenter, classifier=classifier, lesions=known,
+        )  # fmt: skip
+
+    everything = {"xlsx": True, "submission": True}
+    assert not job(**everything, lesions=lesions).removed
+    book, submission = out / "predictions.xlsx", out / "submission.csv"
+    book.write_bytes(b"with a reader's notes")
+    for options in ({}, everything, {"xlsx": True}, {"submission": True, "decision": "natural"}):
+        result = job(**options, lesions=lesions)
+        assert not result.removed
+        assert {book, submission} <= set(result.files)
+        assert book.read_bytes() == b"with a reader's notes"
+    # Without the lesions the table has another column.
+    found = job(xlsx=True)
+    assert book.read_bytes() != b"with a reader's notes"
+    assert {each.name for each in found.removed} == {
+        "submission.csv", "lesions.parquet", "lesions.csv"
+    }  # fmt: skip
+    assert not any(each.exists() or each in found.files for each in found.removed)
+    assert f"removed, since it was made from other predictions: {submission}" in str(found)
+    draw(images / "ISIC_0000099.png", 99)
+    changed = job()
+    assert changed.removed == (book,)
+    assert not book.exists()
+    assert not job().removed
+
+
+def test_a_job_killed_before_its_table_is_complete_leaves_no_stale_workbook(
+    tmp_path: Path, images: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openpyxl")
+    out = tmp_path / "out"
+    sources = find_images([images]).sources
+    predict(sources[1:], out, OutputOptions(xlsx=True), segmenter=segmenter)
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "write_sheets", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict(sources, out, segmenter=segmenter)
+    assert not predict(sources, out, segmenter=segmenter).removed
+    assert not (out / "predictions.xlsx").exists()
 
 
 def test_order_and_threads_do_not_change_the_bytes(

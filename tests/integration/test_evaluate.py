@@ -104,11 +104,14 @@ def test_several_runs_are_averaged(tmp_path: Path) -> None:
 
 def test_runs_that_cannot_be_averaged_are_refused(tmp_path: Path) -> None:
     contours = run_of(tmp_path / "seg", "segmentation", masks())
+    classes = run_of(tmp_path / "cls", "classification", diagnoses(2.0))
     predictions = tmp_path / "predictions"
     predictions.mkdir()
     (predictions / "predictions.parquet").touch()
     for folders, problem in (
         ((contours, contours), "only classification runs"),
+        ((contours, classes), f"{contours} and {classes} are runs of different tasks; name"),
+        ((classes, classes, contours), f"{classes} and {contours} are runs of different"),
         ((contours, predictions), "runs and predictions"),
         ((predictions, predictions), "several predictions"),
     ):

@@ -1,4 +1,4 @@
-"""A full disk, a closed pipe and an unwritable folder give one line, and jobs resume."""
+"""A full disk and an unwritable folder give one line, and jobs resume; a closed pipe ends none."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from PIL import Image
 from naevus.datasets.cache import ImageCache
 from naevus.errors import NaevusError
 from naevus.images.preprocess import ImageFiles, InputSpec
+from naevus.images.read import write_png
 from naevus.io.files import atomic, write_csv
 from naevus.io.workbooks import write_workbook
+from tests.helpers.onnx_graphs import segmentation_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,20 +109,29 @@ def test_a_full_disk_while_a_file_is_written_is_one_line(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes on Windows")
-def test_a_reader_that_ends_is_not_a_finding() -> None:
+@pytest.mark.parametrize("both", [False, True])
+def test_a_job_outlives_the_reader_of_its_output(both: bool, tmp_path: Path) -> None:
+    for number in range(2):
+        write_png(tmp_path / f"{number}.png", np.full((40, 50, 3), 90 + number, np.uint8))
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    segmentation_bundle(tmp_path / "bundle")
+    words = ("--bundle", tmp_path / "bundle", "--only", "masks", "--threads", 1, "--out")
+    command = [sys.executable, "-m", "naevus", "predict", *map(str, (tmp_path, *words, "out"))]
     read, written = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [sys.executable, "-m", "naevus", "train", "classification", "--show-recipe"],
+        command,
+        cwd=tmp_path,
         stdout=written,
-        stderr=subprocess.PIPE,
+        stderr=written if both else subprocess.PIPE,
         text=True,
         check=False,
     )
     os.close(written)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "the reader of the output has ended" in done.stderr
+    assert done.returncode == 1  # a finding, as without the pipe: one file is no image
+    assert both or "error" not in done.stderr
+    made = {each.name for each in (tmp_path / "out").iterdir()}
+    assert {"predictions.parquet", "predictions.csv", "failed.csv", "masks"} <= made
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110

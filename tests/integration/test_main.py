@@ -325,6 +325,32 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     assert "Usage: naevus" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("predict", "x", "--only", "masks", "--only", "crops"), "'--only': given twice, masks"),
+        (("predict", "x", "--out=a", "--threads", "1", "--out", "b"), "'--out': given twice, a"),
+        (("data", "split", "x", "--k", "2", "--k", "3", "--k", "2"), "'--k': given twice, 2 and 3"),
+        (("evaluate", "x", "--data", "a", "y", "--data", "b"), "'--data': given twice, a and b"),
+        (("predict", "x", "--megapixels", "9", "--megapixels", "8"), "'--megapixels': given twice"),
+    ],
+    ids=str,
+)
+def test_an_option_with_two_values_is_refused(words: tuple[str, ...], named: str) -> None:
+    result = call(*words, columns=200)
+    assert result.exit_code == 2
+    assert f"Invalid value for {named}" in " ".join(result.stderr.split())
+
+
+def test_an_option_may_repeat_its_value_or_take_several(tmp_path: Path) -> None:
+    several = ("--set", "epochs=5", "--set", "seed=3")
+    result = call("train", "segmentation", *several, "--show-recipe")
+    assert "epochs = 5" in result.output
+    assert "seed = 3" in result.output
+    same = call("info", "nowhere", *(("--out", str(tmp_path / "a")) * 2))
+    assert "nowhere" in error_of(same)
+
+
 def test_usage_names_the_command_however_it_was_started(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

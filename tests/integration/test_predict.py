@@ -139,6 +139,8 @@ def test_masks_alone_need_no_classifier(tmp_path: Path, images: Path) -> None:
     result = call(images / "p1.png", "--bundle", tmp_path / "s", "--only", "masks", "--out", out)
     assert result.exit_code == 0, result.output
     assert [path.name for path in (out / "masks").iterdir()] == ["p1_segmentation.png"]
+    assert "lesion area: fraction" in result.output  # the legend is of the columns there are
+    assert "±" not in result.output
     assert not (out / "crops").exists()
 
 
@@ -293,6 +295,12 @@ def test_a_column_of_the_metadata_names_lesions(tmp_path: Path, images: Path) ->
     assert list(found["prediction_set"].iloc[0]) == list(rows["prediction_set"].iloc[0])
     table = tmp_path / "lesions.csv"
     table.write_text("image_id,lesion_id\np0,M1\np1,M1\n")
+    hold = "the lesions that --lesions, --group-by or the data set names hold"
+    assert hold not in result.output
+    for options, number in ((("--lesions", table), 3), (("--group-by", "folder"), 3)):
+        other = call(*words, "--metadata", path, *options)
+        assert other.exit_code == 0, other.output
+        assert f"the lesion_id of {number} images is not used: {hold}" in other.output
     assert call(*words, "--metadata", path, "--lesions", table).exit_code == 0
     named = pd.read_parquet(out / "predictions.parquet")  # as in lesions.parquet
     assert named["lesion_id"].fillna("").tolist() == ["M1", "M1", ""]

@@ -9,8 +9,8 @@ import os
 import sys
 import time
 import unicodedata
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -38,7 +38,7 @@ _HAS_WIDTH = os.isatty(1) or os.environ.get("COLUMNS", "").isdecimal()
 
 
 class _Console(Console):
-    """A console that lets the command handle a closed pipe, and keeps lines whole in files."""
+    """A console that outlives the reader of its pipe, and keeps lines whole in files."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as Rich does; text, unlike tables, is wrapped only where there is a width."""
@@ -47,13 +47,22 @@ class _Console(Console):
         super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
-        """Raise as any stream does; Rich would exit with 1, the exit code for findings."""
-        raise BrokenPipeError
+        """Discard what is printed from here on, and let the command finish its files."""
+        discard(self.file)
 
 
 # Markup is off: paths and labels may contain brackets, or colons that read as an emoji's name.
 console = _Console(width=None if _HAS_WIDTH else 120, highlight=False, markup=False, emoji=False)
 errors = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def discard(stream: IO[str]) -> None:
+    """Discard what is printed to a stream that failed; at exit it would only fail again."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
 
 _PLAIN = {
     "–": "-",

@@ -70,7 +70,7 @@ def info(
 
     card = card_of(_spec(networks, data, allow_missing=allow_missing))
     if out is None:
-        typer.echo(card, nl=False)
+        console.out(card, end="")
         return
     write_text(out, card)
     console.print(f"{out}", soft_wrap=True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from contextvars import ContextVar
+from copy import copy
 from functools import wraps
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from naevus import __version__
 from naevus.cli import (
@@ -33,7 +33,7 @@ from naevus.cli import (
     study,
     train,
 )
-from naevus.cli.console import console, errors, print_anywhere, warnings_on_screen
+from naevus.cli.console import console, discard, errors, print_anywhere, warnings_on_screen
 from naevus.cli.options import with_megapixels
 from naevus.errors import NaevusError
 from naevus.io.extras import EXTRAS, how_to_install
@@ -53,6 +53,31 @@ class _Commands(TyperGroup):
             plain = error.message.removeprefix("Value error, ")
             error.message = re.sub(r"^Input should be ", "must be ", plain)
             raise
+
+
+class _Command(TyperCommand):
+    """A command that refuses two values of an option that takes one: the last would win."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        parser = self.make_parser(ctx)
+        single = [
+            each
+            for each in self.params
+            if isinstance(each, TyperOption) and not (each.multiple or each.is_flag or each.count)
+        ]
+        for each in single:
+            every = copy(each)
+            every.multiple = True
+            every.add_to_parser(parser, ctx)
+        given, _, _ = parser.parse_args(args=list(args))
+        for each in single:
+            values = list(dict.fromkeys(given.get(str(each.name), ())))
+            if len(values) > 1:
+                raise typer.BadParameter(
+                    f"given twice, {values[0]} and {values[1]}; leave out one", ctx, each
+                )
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -102,11 +127,6 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             sys.stdout.flush()  # reports a full disk here; at interpreter exit it would be lost
         except (typer.Exit, typer.Abort):
             raise
-        except BrokenPipeError:
-            _discard_output()
-            with suppress(OSError):
-                errors.print("error: the reader of the output has ended; files may be missing")
-            raise typer.Exit(ERROR) from None
         except KeyboardInterrupt:
             errors.print(signals.line())
             raise typer.Exit(signals.exit_code()) from None
@@ -119,7 +139,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 sys.stdout.flush()
             except OSError:  # the output itself failed, and would fail again at exit
-                _discard_output()
+                discard(sys.stdout)
             raise typer.Exit(ERROR) from None
 
     return guarded
@@ -144,14 +164,6 @@ def _let_the_first_speak() -> None:
             time.sleep(_FIRST_SPEAKS_S)
         except KeyboardInterrupt:
             raise typer.Exit(signals.exit_code()) from None
-
-
-def _discard_output() -> None:
-    """Discard buffered output, which could not be written at interpreter exit either."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _as_naevus_error(error: Exception) -> NaevusError:
@@ -209,7 +221,10 @@ _READING = {
 def _add(group: typer.Typer, *commands: Callable[..., None], panel: str | None = None) -> None:
     for command in commands:
         whole = with_megapixels(command) if command in _READING else command
-        group.command(command.__name__, rich_help_panel=panel, help=_help(command))(_guarded(whole))
+        add = group.command(
+            command.__name__, cls=_Command, rich_help_panel=panel, help=_help(command)
+        )
+        add(_guarded(whole))
 
 
 def _group(name: str, about: str, *commands: Callable[..., None]) -> None:

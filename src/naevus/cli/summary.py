@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 """Number of predictions that the terminal shows."""
-_COLUMNS = "±: standard deviation over networks; lesion area: fraction of the image"
+_AREA = "lesion area: fraction of the image"
+_COLUMNS = f"±: standard deviation over networks; {_AREA}"
 
 
 def report_job(result: BatchResult, at: str | None = None) -> None:
@@ -30,6 +31,8 @@ def report_job(result: BatchResult, at: str | None = None) -> None:
         at: The address to which its folder is copied, if it is.
     """
     place = str(result.out) if at is None else at
+    from naevus.inference.batch import REMOVED
+
     networks = counted(len(result.members), "network")
     if result.predicted:
         from naevus.inference.sheets import first_predictions
@@ -53,6 +56,7 @@ def report_job(result: BatchResult, at: str | None = None) -> None:
     lines = [] if result.lesions is None else [f"{result.lesions}"]
     lines += result.metadata_lines()
     lines += [f"  {place}/{path.relative_to(result.out)}" for path in result.files]
+    lines += [f"{REMOVED} {place}/{path.relative_to(result.out)}" for path in result.removed]
     for line in lines:
         console.print(line, soft_wrap=True)
     for failed in result.failed:
@@ -127,7 +131,8 @@ def _table(predictions: Sequence[Prediction]) -> Table:
     taxonomy = TAXONOMIES.get(predictions[0].taxonomy or "")
     malignant = [each.code for each in taxonomy.diagnoses if each.malignant] if taxonomy else []
     classified = any(each.predicted is not None for each in predictions)
-    table = Table(box=box.SIMPLE, pad_edge=False, caption=_COLUMNS, caption_justify="left")
+    legend = _COLUMNS if classified else _AREA
+    table = Table(box=box.SIMPLE, pad_edge=False, caption=legend, caption_justify="left")
     longest = max(len(each.image_id) for each in predictions)
     table.add_column("image", overflow="fold", min_width=min(longest, 24))
     names = ["melanoma"] if classified and "MEL" in malignant else []

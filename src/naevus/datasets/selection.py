@@ -8,12 +8,13 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 from urllib.parse import unquote, urlsplit
 
 from naevus.datasets.listing import printable
 from naevus.datasets.sources import (
     Found,
+    IdKind,
     find_images,
     full_path,
     images_of_split,
@@ -24,6 +25,7 @@ from naevus.errors import ConfigError, DataError, NaevusError
 from naevus.io.files import TABLE_SUFFIXES
 from naevus.io.limits import SMALLER, TEXT, TooLargeError, check_rows, check_text, read_limited
 from naevus.io.progress import SILENT
+from naevus.io.settings import check_choice
 from naevus.io.stores import Store, url_of
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
     from naevus.datasets.dataset import Dataset
     from naevus.datasets.patient_table import PatientTable
-    from naevus.datasets.sources import IdKind
     from naevus.images.preprocess import ImageFiles
     from naevus.io.progress import Reporter
 
@@ -73,7 +74,7 @@ class Selection:
         group_by: ``folder``: the images of one folder show one lesion.
 
     Raises:
-        ConfigError: No images are named, or an option has no effect.
+        ConfigError: No images are named, or an option is unknown or has no effect.
     """
 
     images: Sequence[Path] = ()
@@ -90,6 +91,9 @@ class Selection:
         """Check that images are named, and that options have an effect."""
         if not self.images and self.input_list is None:
             raise ConfigError("no images are named", "name IMAGES, or a list with --input-list")
+        check_choice("ids", self.ids, get_args(IdKind))
+        if self.group_by is not None:
+            check_choice("group_by", self.group_by, ("folder",))
         if self.split is not None and (self.input_list is not None or self.ids != "name"):
             raise ConfigError(
                 f"{'--ids' if self.input_list is None else '--input-list'} does not apply to the "

@@ -26,11 +26,12 @@ from naevus.export.ood import ood_entry
 from naevus.export.precision import Measuring, Variant, choose, measured, oof_predictions, variants
 from naevus.inference.cam import cam_offset
 from naevus.io.files import workspace
+from naevus.io.settings import check_choice
 from naevus.runs.evidence import attributes_entry, classification_entry, segmentation_entry
 from naevus.runs.images import dataset_of
 from naevus.runs.manifest import about, add, limits_of, task_entry
 from naevus.training.onnx_graph import SampledNetwork, sample_entry
-from naevus.types import Task
+from naevus.types import Storage, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from naevus.bundles.figures import Recommendation
     from naevus.export.members import TaskMembers, TrainedMember
     from naevus.runs.run import Run
-    from naevus.types import Storage
 
 
 CHECKED, CALIBRATED = 200, 300
@@ -68,6 +68,9 @@ class ExportOptions:
             of its activation maps is measured.
         calibrated: Number of images for the calibration of int8 ranges.
         trust: Whether code outside naevus that a recipe names as its network may run.
+
+    Raises:
+        ConfigError: There is no such storage.
     """
 
     folds: tuple[int, ...] | None = None
@@ -79,6 +82,11 @@ class ExportOptions:
     checked: int = CHECKED
     calibrated: int = CALIBRATED
     trust: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the number format."""
+        if self.storage is not None:
+            check_choice("storage", self.storage, get_args(Storage))
 
 
 class Checked(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from naevus.images import jpeg
 
@@ -54,6 +55,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
+class DepthError(ValueError):
+    """An image with more than 16 bits per channel; the message says how many."""
+
+
 class MissingExtraError(ValueError):
     """A format whose decoder is not installed; the message names the extra."""
 
@@ -66,6 +71,7 @@ def open_image(stream: BinaryIO) -> ImageFile:
     Raises:
         PIL.UnidentifiedImageError: The format is not one of `FORMATS`.
         MissingExtraError: It is a HEIF image, and the decoder is not installed.
+        DepthError: It is a TIFF image of more than 16 bits per channel that Pillow cannot open.
     """
     beginning = stream.read(12)
     stream.seek(-len(beginning), os.SEEK_CUR)
@@ -77,12 +83,27 @@ def open_image(stream: BinaryIO) -> ImageFile:
             return Image.open(stream, formats=formats)
         except UnidentifiedImageError:
             if not beginning.startswith(jpeg.BEGINNING):
+                _check_tiff_depth(stream)
                 raise
             stream.seek(0)
             fixed = jpeg.fix(stream.read())
             if fixed is None:
                 raise
             return Image.open(io.BytesIO(fixed.content()), formats=["JPEG"])
+
+
+def _check_tiff_depth(stream: BinaryIO) -> None:
+    """Refuse a TIFF of more bits than Pillow opens, such as one of several float channels."""
+    stream.seek(0)
+    try:
+        tags = ImageFileDirectory_v2(stream.read(8))
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits = int(np.max(tags.get(_BITS_PER_SAMPLE, (1,))))
+    except Exception:  # noqa: BLE001 (no TIFF, or a damaged one: Pillow's own error says so)
+        return
+    if bits > 16:
+        raise DepthError(f"{bits} bits per channel")
 
 
 def _with_heif(stream: BinaryIO) -> tuple[str, ...]:
@@ -339,5 +360,5 @@ def _high_byte(image: Image.Image) -> NDArray[np.uint8]:
 
 def _checked_depth(image: Image.Image) -> Image.Image:
     if image.mode in {"I", "F"}:
-        raise ValueError("32 bits per channel")
+        raise DepthError("32 bits per channel")
     return image

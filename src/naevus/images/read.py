@@ -511,12 +511,18 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except decoders.DepthError as error:
+        raise _too_deep(path, error) from None
     except Exception as error:
         raise ImageError(
             path,
             f"is truncated, damaged or of an unsupported kind ({error})",
             f"{_FETCH_AGAIN}, or save it again",
         ) from error
+
+
+def _too_deep(path: Path, error: decoders.DepthError) -> ImageError:
+    return ImageError(path, f"has {error}, which is not supported", "save it with 8 or 16")
 
 
 def _open(path: Path, stream: BinaryIO) -> OpenedImage:
@@ -529,6 +535,8 @@ def _open(path: Path, stream: BinaryIO) -> OpenedImage:
             "or its beginning is damaged",
             f"{_FETCH_AGAIN}, or remove it from the folder",
         ) from None
+    except decoders.DepthError as error:
+        raise _too_deep(path, error) from None
     except decoders.MissingExtraError as error:
         raise ImageError(
             path,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from naevus.inference.inputs import ImageInput
 from naevus.inference.pipeline import Pipeline
 from naevus.inference.prediction import Prediction
-from naevus.io.parallel import Workers, cpu_count
+from naevus.io.parallel import Workers, thread_count
 from naevus.runs.prediction_tables import embeddings_schema, write_embeddings, write_part
 from naevus.runs.predictions import key_after
 from naevus.types import FailedImage
@@ -74,7 +74,7 @@ class Here:
     keeps_files = True
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads or cpu_count()
+        self._threads = thread_count(threads)
 
     def predict(
         self,

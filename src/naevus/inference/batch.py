@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 
 _LIMITS: Final = Limits()
+REMOVED: Final = "removed, since it was made from other predictions:"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class BatchResult:
         sizes: The pixel sizes of the images, the most frequent first, if one scale is given for all
             of them.
         other_files: The files that the metadata name in place of the predicted ones, by image id.
+        other_lesions: Number of images whose lesion in the metadata is not the one that is used.
+        removed: Files of an earlier job that were made from other predictions.
     """
 
     out: Path
@@ -95,13 +98,16 @@ class BatchResult:
     shard: Shard | None = None
     sizes: tuple[str, ...] = ()
     other_files: Mapping[str, str] = field(default_factory=dict)
+    other_lesions: int = 0
+    removed: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         """Return how many images were predicted, which failed, and what was written."""
         lines = [f"{counted(self.predicted, 'image')} predicted, {len(self.failed):,} failed"]
         lines += [f"failed: {each.path}: {each.problem}" for each in self.failed]
         lines += [] if self.lesions is None else [f"{self.lesions}"]
-        return "\n".join([*lines, *self.metadata_lines(), *map(str, self.files)])
+        lines += [*self.metadata_lines(), *map(str, self.files)]
+        return "\n".join([*lines, *(f"{REMOVED} {path}" for path in self.removed)])
 
     def metadata_lines(self) -> list[str]:
         """Return in sentences what counts of the metadata, and what does not."""
@@ -114,6 +120,11 @@ class BatchResult:
             lines.append(
                 f"metadata: the rows of {counted(len(self.other_files), 'image')} name files of "
                 f"other folders, such as {named} for {image_id}; check that they are the same"
+            )
+        if self.other_lesions:
+            lines.append(
+                f"metadata: the lesion_id of {counted(self.other_lesions, 'image')} is not used: "
+                "the lesions that --lesions, --group-by or the data set names hold"
             )
         if len(self.sizes) > 1:
             lines.append(
@@ -159,7 +170,10 @@ def predict(
     With ``nested``, images are in 256 subfolders: ``masks/3f/<id>_segmentation.png``, by the first
     two hexadecimal digits of the SHA-256 of the id.
 
-    An interrupted job resumes if the settings are the same; the lesions may be others. A shard
+    An interrupted job resumes if the settings are the same; the lesions may be others. A workbook,
+    a submission or tables of lesions that a repeated job does not ask for stay if the predictions
+    do; otherwise they are removed, which the result says. A workbook that stays is not written
+    again either. A shard
     predicts every n-th batch, and leaves the submission and the tables of lesions, which need all
     images, to `naevus.inference.gather`.
 
@@ -216,6 +230,7 @@ def predict(
             given, folder, options, limits, backend or Here(threads), progress
         )
         schema = options.schema().with_lesions() if lesions else options.schema()
+        earlier = [each for each in folder.derived if each.exists()]
         predicted, failed, written = join_parts(
             folder, parts, schema, unusable, embeddings=outputs.embeddings, lesions=lesions or None
         )
@@ -252,6 +267,8 @@ def predict(
         shard,
         () if metadata is None or metadata.scale is None else sizes_of(folder.table),
         {} if metadata is None else metadata.other_files(ordered),
+        _other_lesions(metadata, lesions or {}, ids),
+        tuple(each for each in earlier if not each.exists()),
     )
 
 
@@ -293,6 +310,14 @@ def _scaled(metadata: PatientTable | None, ids: Sequence[str]) -> int | None:
     if metadata is None or not metadata.has_scale:
         return None
     return sum(metadata.mm_per_pixel(image_id) is not None for image_id in ids)
+
+
+def _other_lesions(
+    metadata: PatientTable | None, lesions: Mapping[str, str], ids: Sequence[str]
+) -> int:
+    """Return of how many images the metadata name another lesion than the one that is used."""
+    named = {} if metadata is None else metadata.lesions_of(ids)
+    return sum(lesions.get(image_id) != lesion for image_id, lesion in named.items())
 
 
 def _counts(options: PredictionOptions, ids: Sequence[str]) -> PatientCounts | None:
@@ -352,7 +377,7 @@ def join_parts(
     Raises:
         NaevusError: The disk is full or the folder cannot be written.
     """
-    predicted = join(parts, schema.arrow(), folder.table, lesions)
+    predicted = join(parts, schema.arrow(), folder.table, lesions, folder.derived)
     failed = sorted([*(entry for part in parts for entry in failed_in(part)), *unusable])
     folder.write_failed(failed)
     if not embeddings:
@@ -368,10 +393,8 @@ def _write_lesions(
     lesions: Mapping[str, str] | None,
     failed: Sequence[FailedImage],
 ) -> LesionCounts | None:
-    """Write the tables of lesions; if none is known, remove those of an earlier job."""
+    """Write the tables of lesions, if any is known."""
     classifier = options.classifier
     if lesions and classifier is not None:
         return write_lesions(folder, lesions, failed, classifier.sets_of)
-    for path in folder.lesions:
-        path.unlink(missing_ok=True)
     return None

@@ -395,7 +395,7 @@ def _result(
     predicted = sum(len(each.part.predicted) for each in batches)
     counts = read_json(out / RECORD, ANOTHER)["lesions"]
     tables = (
-        folder.table, folder.sheet, folder.sheet.with_suffix(".xlsx"), folder.submission,
+        folder.table, folder.sheet, folder.workbook, folder.submission,
         folder.embeddings, *folder.lesions, *folder.image_folders, folder.failed,
     )  # fmt: skip
     return BatchResult(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from naevus.bundles.bundle import builtin, find_bundles
 from naevus.errors import ConfigError
@@ -14,14 +14,15 @@ from naevus.inference.classifier import Classifier, prevalence_of
 from naevus.inference.engines import instructions
 from naevus.inference.engines.automatic import choose, installed, trial_networks, verify
 from naevus.inference.segmenter import Segmenter
-from naevus.types import EngineChoice
+from naevus.io.parallel import thread_count
+from naevus.io.settings import check_choice
+from naevus.types import EngineChoice, EngineName, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from naevus.bundles.bundle import Bundle
-    from naevus.inference.engines import EngineName
-    from naevus.types import TTA, Precision
+    from naevus.types import TTA
 
 _log = logging.getLogger(__name__)
 
@@ -73,16 +74,28 @@ def open_networks(
 
     Raises:
         BundleError: A graph is unusable.
-        ConfigError: The bundles do not fit together, the requested setup does not run here, or the
-            prevalence is invalid.
+        ConfigError: The bundles do not fit together, the requested setup is unknown or does not run
+            here, or the prevalence is invalid.
     """
+    if engine is not None:
+        check_choice("engine", engine, get_args(EngineName))
+    if precision is not None:
+        check_choice("precision", precision, get_args(Precision))
+    threads = thread_count(threads)
+    if streams < 1:
+        raise ConfigError(f"{streams} streams", "use 1 or more")
     segmentation, finding, classification = Abilities.of(
         bundles, diagnose=diagnose, attributes=attributes
     )
     prevalences = None if prevalence is None else _prevalences(prevalence, classification)
     used = [each for each in bundles if each in (*segmentation, *classification, *finding)]
+    graphs = {
+        *(each.member_path(one) for each in segmentation for one in each.segmenter.members),
+        *(each.member_path(one) for each in finding for one in each.attributes.members),
+        *(each.member_path(one) for each in classification for one in each.classifier.members),
+    }
     chosen = choice or choose(
-        used, engine=engine, precision=precision, device=device, report=report
+        used, engine=engine, precision=precision, device=device, used=graphs, report=report
     )
     instructions.hold(chosen.limit)
     how: Any = {"tta": tta, "threads": threads, "streams": streams}

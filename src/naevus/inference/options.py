@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from naevus import __version__
 from naevus.errors import ConfigError
@@ -14,7 +14,9 @@ from naevus.images.read import DECODING
 from naevus.inference.abilities import Abilities
 from naevus.inference.heatmaps import asked_class
 from naevus.io.parallel import BATCH
+from naevus.io.settings import check_choice
 from naevus.taxonomy import TAXONOMIES
+from naevus.types import Decision, Only
 
 if TYPE_CHECKING:
     from naevus.bundles.bundle import Bundle
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from naevus.inference.segmenter import Segmenter
     from naevus.runs.prediction_tables import Schema
     from naevus.taxonomy import Taxonomy
-    from naevus.types import Decision, Only
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class OutputOptions:
         batch_size: Images per batch; it changes the last bits of the predictions.
 
     Raises:
-        ConfigError: An option has no effect, or a batch has no image.
+        ConfigError: An option is unknown or has no effect, or a batch has no image.
 
     Examples:
         >>> OutputOptions(heatmaps="MEL", crops=False).heatmaps
@@ -63,7 +64,10 @@ class OutputOptions:
     batch_size: int = BATCH
 
     def __post_init__(self) -> None:
-        """Check the options that exclude each other."""
+        """Check the choices, and the options that exclude each other."""
+        if self.only is not None:
+            check_choice("only", self.only, get_args(Only))
+        check_choice("decision", self.decision, get_args(Decision))
         left_out = [name for name in ("masks", "crops") if not getattr(self, name)]
         if left_out and self.only is not None:
             raise ConfigError(

@@ -20,7 +20,7 @@ from naevus.images.read import read, write_png
 from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import refuse_faults
 from naevus.inference.segmenter import Segmenter
-from naevus.io.parallel import Workers, batches, cpu_count
+from naevus.io.parallel import Workers, batches, thread_count
 from naevus.io.progress import SILENT
 from naevus.runs.images import crop_masks
 
@@ -243,7 +243,7 @@ def _for_each_logit_map(
     def decode(source: tuple[str, Path]) -> DecodedImage:
         return decode_once(source[1], segmenter)
 
-    with Workers(threads or cpu_count()) as workers:
+    with Workers(thread_count(threads)) as workers:
         for piece, seen in workers.ahead(decode, batches(sources)):
             good = [
                 (image_id, result)

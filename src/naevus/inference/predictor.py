@@ -20,7 +20,8 @@ from naevus.inference.lesions import known_lesions, lesion_name, lesions_of
 from naevus.inference.networks import find_job_bundles, open_networks
 from naevus.inference.options import OUTPUTS, PredictionOptions
 from naevus.inference.pipeline import Pipeline
-from naevus.io.parallel import BATCH, Workers, cpu_count
+from naevus.io.parallel import BATCH, Workers, thread_count
+from naevus.io.settings import check_choice
 from naevus.types import FailedImage
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Predictor:
         input_specs = () if classifier is None else classifier.input_specs
         options = PredictionOptions(segmenter, classifier, input_specs)
         self._loaded: Pipeline | None = Pipeline(options, limits)
-        self._threads = threads or cpu_count()
+        self._threads = thread_count(threads)
         self._process = os.getpid()
         self._made_by = made_by
 
@@ -280,6 +281,7 @@ class Predictor:
             DataError: An object is not an image, pixels have another shape or type, or the folder
                 has no images.
         """
+        check_choice("errors", errors, ("raise", "yield"))
         refuse_forked(self._process)
         pipeline = self._pipeline
         if metadata is not None:

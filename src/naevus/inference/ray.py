@@ -32,7 +32,7 @@ from naevus.inference.inputs import ImageInput
 from naevus.inference.networks import open_networks
 from naevus.inference.pipeline import Pipeline
 from naevus.io.extras import how_to_install
-from naevus.io.parallel import Workers
+from naevus.io.parallel import Workers, thread_count
 from naevus.io.stores import RemoteFile, Store, url_of
 from naevus.runs.predictions import SETTINGS, PredictionsFolder, key_after
 from naevus.types import EngineChoice, FailedImage
@@ -116,7 +116,8 @@ class RayBackend:
         processors: int | None = None,
     ) -> None:
         self._ray = import_ray(local=address is None)
-        self._address, self._threads, self._processors = address, threads, processors
+        self._address, self._processors = address, processors
+        self._threads = thread_count(threads)
         self._store = store
 
     @property

@@ -52,10 +52,10 @@ def first_predictions(path: Path, count: int) -> list[Prediction]:
 def write_submission_of(
     folder: PredictionsFolder, taxonomy: Taxonomy | None, decision: Decision
 ) -> list[Path]:
-    """Write the submission; without a taxonomy, remove that of an earlier job."""
-    folder.submission.unlink(missing_ok=True)
+    """Write the submission; without a taxonomy, that of an earlier job stays."""
     if taxonomy is None:
-        return []
+        return [each for each in (folder.submission,) if each.exists()]
+    folder.submission.unlink(missing_ok=True)
     kind = "balanced_prob" if decision == "balanced" else "prob"
     columns = [f"{kind}_{code}" for code in taxonomy.codes]
     table = read_rows(folder.table, ["image_id", *columns])
@@ -94,16 +94,17 @@ def _malignant(taxonomy: Taxonomy | None) -> list[str]:
 
 
 def write_sheets(folder: PredictionsFolder, schema: Schema, *, xlsx: bool) -> list[Path]:
-    """Write the table for spreadsheets, and as a workbook if wanted; return the files."""
+    """Write the table for spreadsheets, and as a workbook if wanted; return the files.
+
+    A workbook that is there stays, whether it is wanted or not: joining the parts has left it
+    because it is current, and it may have a reader's notes.
+    """
     columns = sheet_columns(schema)
     write_csv(folder.sheet, columns, _sheet_rows(folder, schema, columns), spreadsheet=True)
-    workbook = folder.sheet.with_suffix(".xlsx")
-    workbook.unlink(missing_ok=True)
-    if not xlsx:
-        return [folder.sheet]
-    rows = _sheet_rows(folder, schema, columns)
-    write_workbook(workbook, columns, rows, {name: _format(name) for name in columns})
-    return [folder.sheet, workbook]
+    if xlsx and not folder.workbook.exists():
+        rows = _sheet_rows(folder, schema, columns)
+        write_workbook(folder.workbook, columns, rows, {name: _format(name) for name in columns})
+    return [each for each in (folder.sheet, folder.workbook) if each.exists()]
 
 
 def _format(name: str) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from naevus.errors import ConfigError
 from naevus.images.geometry import D4, d4_inverse_batch, d4_transform_batch
+from naevus.io.settings import check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,8 +35,7 @@ def transforms_of(name: TTA) -> tuple[int, ...]:
     Raises:
         ConfigError: The mode is unknown.
     """
-    if name not in TTA_TRANSFORMS:
-        raise ConfigError(f"unknown TTA mode {name!r}", f"use one of {', '.join(TTA_TRANSFORMS)}")
+    check_choice("TTA mode", name, TTA_TRANSFORMS)
     return TTA_TRANSFORMS[name]
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from naevus.errors import ImageError
+from naevus.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +32,17 @@ def cpu_count() -> int:
     processors of the machine, but get the time of two.
     """
     return int(max(1, min(_allowed(), _quota())))
+
+
+def thread_count(threads: int | None) -> int:
+    """Return a number of threads; None: one per processor of this process.
+
+    Raises:
+        ConfigError: There is less than one.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"{threads} threads", "use 1 or more, or None for one per processor")
+    return cpu_count() if threads is None else threads
 
 
 def _allowed() -> int:

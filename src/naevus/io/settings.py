@@ -11,7 +11,7 @@ from naevus.errors import ConfigError
 from naevus.io.limits import SETTINGS, read_limited
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pydantic.fields import FieldInfo
@@ -20,6 +20,22 @@ _SHOWN = 3
 """Number of differing settings that a message names."""
 _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
 _TYPE_WORDS = {bool: "true, false", float: "number", int: "whole number", str: "text"}
+
+
+def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
+    """Check that an option is one of its choices; nothing else checks what Python passes.
+
+    Raises:
+        ConfigError: It is none of them.
+
+    Examples:
+        >>> check_choice("engine", "Openvino", ("openvino", "onnxruntime"))
+        Traceback (most recent call last):
+        naevus.errors.ConfigError: unknown engine 'Openvino'; use one of openvino, onnxruntime
+    """
+    known = tuple(choices)
+    if value not in known:
+        raise ConfigError(f"unknown {option} {value!r}", f"use one of {', '.join(known)}")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from filecmp import cmp
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -272,6 +273,7 @@ def join(
     arrow: pa.Schema,
     path: Path,
     lesions: Mapping[str, str] | None = None,
+    derived: Sequence[Path] = (),
 ) -> int:
     """Join parts of one schema into one file, with a few thousand rows in memory at a time.
 
@@ -281,6 +283,8 @@ def join(
         path: The file to write.
         lesions: The lesion of each image, by image id, as far as it is known. Parts do not depend
             on it, so that a job may be repeated with other lesions. None: as in the parts.
+        derived: Files made from an earlier ``path``. They are removed unless it stays the same:
+            those that are left are current, even after a kill.
 
     Returns:
         The number of rows.
@@ -289,11 +293,16 @@ def join(
         NaevusError: The disk is full or the folder cannot be written.
     """
     rows = 0
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, arrow) as writer:
-        for table in _groups(parts):
-            known = table if lesions is None else _with_lesions(table, lesions)
-            writer.write_table(known.select(arrow.names).cast(arrow))
-            rows += table.num_rows
+    with atomic(path) as temporary:
+        with pq.ParquetWriter(temporary, arrow) as writer:
+            for table in _groups(parts):
+                known = table if lesions is None else _with_lesions(table, lesions)
+                writer.write_table(known.select(arrow.names).cast(arrow))
+                rows += table.num_rows
+        there = [each for each in derived if each.exists()]
+        if there and not (path.exists() and cmp(temporary, path, shallow=False)):
+            for each in there:
+                each.unlink()
     return rows
 
 

@@ -131,6 +131,16 @@ class PredictionsFolder:
         return self.root / "lesions.parquet", self.root / "lesions.csv"
 
     @property
+    def workbook(self) -> Path:
+        """The same for Excel."""
+        return self.root / "predictions.xlsx"
+
+    @property
+    def derived(self) -> tuple[Path, ...]:
+        """The files made from the table that a repeated job may not ask for."""
+        return self.workbook, self.submission, *self.lesions
+
+    @property
     def lock(self) -> Path:
         """The lock file, which one process holds at a time."""
         return self.root / ".lock"

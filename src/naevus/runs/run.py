@@ -397,9 +397,14 @@ def open_runs(
 
     Raises:
         RunError: A run is absent or incomplete.
-        DataError: The folds differ.
+        DataError: The tasks or the folds differ.
     """
     runs = [open_run(each, allow_missing=allow_missing, reporter=reporter) for each in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        if run.recipe.task != runs[0].recipe.task:
+            raise DataError(
+                f"{folders[0]} and {folder} are runs of different tasks", "name runs of one task"
+            )
     if not all(runs[0].folds.hold_out_as(run.folds) for run in runs):
         raise DataError("the runs hold out different folds", "name runs of the same folds")
     return runs

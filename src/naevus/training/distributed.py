@@ -279,7 +279,7 @@ def open_processes(
     kind = fabric.device.type
     _check_recipe(recipe, launch.world, kind)
     if threads is not None or (launch.world > 1 and _is_limited_by_torchrun()):
-        count = threads or max(1, cpu_count() // launch.local_world)
+        count = max(1, cpu_count() // launch.local_world) if threads is None else threads
         torch.set_num_threads(count)
         os.environ["OMP_NUM_THREADS"] = str(count)  # what the run records
     try:

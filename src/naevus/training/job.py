@@ -9,6 +9,7 @@ from naevus import __version__
 from naevus.errors import RunError
 from naevus.io.extras import require
 from naevus.io.outputs import check_free
+from naevus.io.parallel import thread_count
 from naevus.io.progress import SILENT
 from naevus.io.torchrun import speaks
 from naevus.runs.images import images_and_folds
@@ -84,6 +85,7 @@ def train(
         WeightsError: The initial weights are not available, or do not fit.
     """
     require("train", "training")
+    thread_count(threads)  # refuses less than one before anything is read
     recipe = _recipe_of(recipe)
     out, data = Path(out), Path(data)
     pixels = out.parent / "cache" if cache is None else Path(cache)

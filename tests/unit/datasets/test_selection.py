@@ -45,9 +45,11 @@ HERE = [Path("photos")]
             {"images": HERE, "lesions": Path("l.csv"), "group_by": "folder"},
             "--lesions and --group-by both name lesions",
         ),
+        ({"images": HERE, "ids": "Path"}, "unknown ids 'Path'; use one of name, path"),
+        ({"images": HERE, "group_by": "patient"}, "unknown group_by 'patient'"),
     ],
 )
-def test_options_without_effect_are_refused(options: dict[str, Any], problem: str) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Selection(**options)
 

@@ -150,7 +150,11 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
         pillow(np.dstack([*[NUMBERS * 255] * 3, NUMBERS[:, ::-1] * 255])),
         "one mask in its colours and another in its transparency",
     ),
-    "32 bits": ("a.tif", pillow(LESION.astype(np.float32)), "32 bits per channel"),
+    "32 bits": (
+        "a.tif",
+        pillow(LESION.astype(np.float32)),
+        "32 bits per channel, which is not",
+    ),
 }
 
 

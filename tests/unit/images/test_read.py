@@ -13,6 +13,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -417,7 +418,17 @@ def unusable(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / "nul\0.jpg", "cannot be read"
     deep = folder / "deep.tif"
     Image.fromarray(np.ones((4, 4), np.float32)).save(deep)
-    yield deep, "32 bits per channel"
+    yield deep, "has 32 bits per channel, which is not supported"
+    whole = folder / "whole.tif"
+    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(whole)
+    yield whole, "has 32 bits per channel, which is not supported"
+    for kind in (np.float32, np.float64):  # Pillow does not open them
+        coloured = folder / f"{kind.__name__}.tif"
+        assert cv2.imwrite(str(coloured), np.ones((4, 5, 3), kind))
+        yield coloured, f"has {kind.__name__[-2:]} bits per channel, which is not supported"
+    cut = folder / "cut.tif"
+    cut.write_bytes(coloured.read_bytes()[:6])
+    yield cut, "is not a JPEG, PNG, TIFF"
 
 
 def test_unusable_paths_are_named_with_a_remedy(tmp_path: Path) -> None:

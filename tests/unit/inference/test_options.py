@@ -27,9 +27,12 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
         ({"only": "crops", "masks": False}, r"no masks \(--no-masks\): .* only crops are written"),
         ({"only": "masks", "masks": False, "crops": False}, "no masks and no crops"),
         ({"batch_size": 0}, "a batch of 0 images"),
+        ({"only": "mask"}, "unknown only 'mask'; use one of masks, crops"),
+        ({"only": ""}, "unknown only ''"),
+        ({"decision": "Natural"}, "unknown decision 'Natural'; use one of balanced, natural"),
     ],
 )
-def test_outputs_that_exclude_each_other_are_refused(options: dict[str, Any], problem: str) -> None:
+def test_impossible_outputs_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         OutputOptions(**options)
 

@@ -18,7 +18,7 @@ from naevus.inference.classifier import Classifier
 from naevus.inference.ensemble import Trained, posterior
 from naevus.inference.options import OutputOptions, prediction_options_of
 from naevus.inference.out_of_fold import oof_logits
-from naevus.inference.predictor import Predictor
+from naevus.inference.predictor import Predictor, load
 from naevus.inference.segmenter import Segmenter
 from naevus.inference.tta import TTA_TRANSFORMS
 from naevus.types import TTA
@@ -255,6 +255,36 @@ def test_bundles_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
         Segmenter(masks, tta="all")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="shape"):
         Segmenter(masks).logits(noise(1, 32))
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"engine": "foo"}, "unknown engine 'foo'; use one of openvino, onnxruntime"),
+        ({"engine": "Onnxruntime"}, "unknown engine 'Onnxruntime'"),
+        ({"engine": ""}, "unknown engine ''"),
+        ({"precision": "FP32"}, "unknown precision 'FP32'; use one of fp32, bf16"),
+        ({"tta": "D4"}, "unknown TTA mode 'D4'; use one of none, half-turn, flips, d4"),
+        ({"threads": -1}, "-1 threads; use 1 or more"),
+        ({"threads": 0}, "0 threads; use 1 or more"),
+        ({"streams": 0}, "0 streams; use 1 or more"),
+        ({"streams": -2}, "-2 streams; use 1 or more"),
+    ],
+)
+def test_unknown_options_are_refused_on_loading(
+    options: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    bundle = segmentation_bundle(tmp_path / "b")
+    with pytest.raises(ConfigError, match=problem):
+        load(bundle.folder, **options)
+
+
+def test_a_stream_refuses_unknown_ways_to_treat_errors(tmp_path: Path) -> None:
+    predictor = Predictor(Segmenter(segmentation_bundle(tmp_path / "b"), threads=1), None)
+    with pytest.raises(ConfigError, match="unknown errors 'Raise'; use one of raise, yield"):
+        next(predictor.stream(["absent.jpg"], errors="Raise"))  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="0 threads"):
+        Predictor(Segmenter(segmentation_bundle(tmp_path / "c"), threads=1), None, threads=0)
 
 
 def test_a_graph_with_outputs_of_another_shape_is_refused(tmp_path: Path) -> None:

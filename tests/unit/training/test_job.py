@@ -40,6 +40,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "no run": ({}, {"init_from": "absent"}, "absent: does not exist"),
     "no weights": ({"network.pretrained": "absent.safetensors"}, {}, "absent.safetensors: cannot"),
+    "no threads": ({}, {"threads": 0}, "0 threads; use 1 or more"),
     "no such fold": ({}, {"fold": 7}, "7"),
     "nothing held out": ({"data.limit": 1}, {"folds": "folds.csv", "fold": [0, 1, 2, 3, 4]},
                          "none of the 1 image"),

@@ -16,6 +16,7 @@ from naevus.inference.engines.openvino import (
     precisions,
 )
 from naevus.io.parallel import BATCH
+from naevus.io.settings import check_choice
 from naevus.types import EngineName
 
 if TYPE_CHECKING:
@@ -62,12 +63,11 @@ def open_engine(
         ConfigError: The engine is unknown or not installed, or does not support the precision or
             the device here.
     """
+    check_choice("engine", engine, get_args(EngineName))
     check_device(device, engine)
     if engine == "openvino":
         return OpenVINOEngine(path, threads, precision=precision, streams=streams)
-    if engine == "onnxruntime":
-        return OnnxRuntimeEngine(path, threads, precision=precision, device=device)
-    raise ConfigError(f"unknown engine {engine!r}", f"use {' or '.join(get_args(EngineName))}")
+    return OnnxRuntimeEngine(path, threads, precision=precision, device=device)
 
 
 def streams_for(images: int, threads: int) -> int:

@@ -30,7 +30,7 @@ from naevus.runs.environment import processor
 from naevus.types import EngineChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from naevus.bundles.bundle import Bundle
     from naevus.inference.engines.base import Engine
@@ -65,6 +65,7 @@ def choose(
     engine: EngineName | None = None,
     precision: Precision | None = None,
     device: str = "auto",
+    used: Collection[Path] | None = None,
     report: Report,
 ) -> EngineChoice:
     """Choose how to run the networks of bundles on this machine.
@@ -75,6 +76,8 @@ def choose(
         precision: The requested precision; None: choose the best.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. A GPU needs ONNX Runtime; ONNX Runtime on
             a requested device is not tried, but checked when it is opened.
+        used: The graphs that the job runs; None: all of the bundles. A requested precision needs to
+            suit only these. Without a request all count, so that all jobs choose the same.
         report: Called with one-line messages about the trials and their result.
 
     Returns:
@@ -89,7 +92,7 @@ def choose(
     if kind == "cuda" or (kind == "cpu" and engine == "onnxruntime"):
         computed = precision or "fp32"
         return EngineChoice("onnxruntime", computed, computed, None, "named", device=device)
-    choice = _chosen(bundles, engine, precision, report)
+    choice = _chosen(bundles, engine, precision, used, report)
     sure = choice.tried and (kind == "auto" or choice.engine == "openvino")
     return choice._replace(device=device, tried=sure)
 
@@ -98,9 +101,12 @@ def _chosen(
     bundles: Sequence[Bundle],
     engine: EngineName | None,
     precision: Precision | None,
+    used: Collection[Path] | None,
     report: Report,
 ) -> EngineChoice:
     named = _named(engine, precision)
+    if named is None:
+        used = None
     networks = [each for bundle in bundles for each in trial_networks(bundle)]
     kept = _kept(networks, bundles, f"{engine} {precision}" if engine or precision else _AUTOMATIC)
     if kept is None:
@@ -109,7 +115,7 @@ def _chosen(
         return EngineChoice(why="results cannot be stored, so no setup was tried")
     trials = _read(kept)
     if trials is not None:
-        return decide(_usable(trials), networks)
+        return decide(*_of_used(_usable(trials), networks, used))
     setups = [named] if named is not None else candidates(bundles, engine)
     if len(setups) > 1:
         report(
@@ -122,7 +128,7 @@ def _chosen(
     if named is None and engine is None and not sound and _version(_LAST.engine):
         trials |= tried([_LAST], networks, limit_s=PATIENCE_S, patience_s=PATIENCE_S)
     _write(kept, trials)
-    choice = decide(_usable(trials), networks)
+    choice = decide(*_of_used(_usable(trials), networks, used))
     if named is None and any(bundle.spec.sample is None for bundle in bundles):
         choice = choice._replace(why="a bundle has no sample to check other setups with")
         report(describe(choice, trials))
@@ -276,6 +282,15 @@ def _usable(trials: Trials) -> Trials:
         return trials
     usable = {setup: found for setup, found in trials.items() if setup.limit == instructions.held()}
     return usable or trials
+
+
+def _of_used(
+    trials: Trials, networks: Sequence[TrialNetwork], used: Collection[Path] | None
+) -> tuple[Trials, list[TrialNetwork]]:
+    """Return the networks that are used, and their results; None: all."""
+    numbers = [n for n, each in enumerate(networks) if used is None or Path(each.path) in used]
+    found = {setup: [results[n] for n in numbers] for setup, results in trials.items()}
+    return found, [networks[n] for n in numbers]
 
 
 def _sound(trials: Trials, networks: Sequence[TrialNetwork]) -> list[EngineChoice]:

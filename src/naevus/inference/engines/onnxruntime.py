@@ -19,7 +19,7 @@ from naevus.inference.engines.base import (
 from naevus.inference.engines.devices import parse_device
 from naevus.inference.engines.graphfile import check_graph
 from naevus.io.extras import how_to_install
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class OnnxRuntimeEngine:
         content = graph_bytes(path)
         check_graph(path, content)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or cpu_count()
+        options.intra_op_num_threads = thread_count(threads)
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         wanted = providers(onnxruntime.get_available_providers(), device)

@@ -25,7 +25,7 @@ from naevus.inference.engines.base import (
 from naevus.inference.engines.graphfile import check_graph
 from naevus.inference.engines.instructions import limit
 from naevus.io.files import cache_folder, sha256_of, write_bytes
-from naevus.io.parallel import cpu_count
+from naevus.io.parallel import thread_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ class OpenVINOEngine:
                 f"this processor does not support {precision}",
                 "choose fp32 (`naevus info` lists what is supported)",
             )
-        threads = threads or cpu_count()
+        threads = thread_count(threads)
         self._path = path
         self._compiled = _compiled(
             path,

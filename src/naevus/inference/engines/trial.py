@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -174,7 +175,8 @@ class _Child:
             problem = one["problem"]
             if problem is None and network.sample is not None:
                 if allowed is None:
-                    problem = "was not measured for this bundle"
+                    name = Path(network.path).name
+                    problem = f"{name} was not checked in {self._setup.precision}"
                 elif not distance <= allowed:
                     problem = f"wrong outputs (off by {distance:.2g}, allowed {allowed:.2g})"
             results.append(Result(problem and problem[:_LENGTH], distance))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -223,6 +223,46 @@ def test_a_named_engine_is_tried_alone_and_fails_clearly(
     broken(monkeypatch, "killed by a signal")
     with pytest.raises(ConfigError, match=r"openvino bf16: crashes \(signal 11\)"):
         choose([bundle], precision="bf16", report=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("unchecked", "job", "named"),
+    [
+        ("names.onnx", {"diagnose": False}, None),
+        ("segmentation.onnx", {}, "segmentation.onnx"),
+        ("names.onnx", {}, "names.onnx"),
+    ],
+)
+def test_a_named_precision_needs_to_suit_only_the_networks_of_the_job(
+    bundle: Bundle, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch,
+    unchecked: str, job: dict[str, Any], named: str | None,
+) -> None:  # fmt: skip
+    sample = bundle.spec.sample
+    assert sample is not None
+    tolerances = {file: dict(each) for file, each in sample.tolerances.items()}
+    del tolerances[unchecked]["bf16"]
+    spec = bundle.spec.model_copy(
+        update={"sample": sample.model_copy(update={"tolerances": tolerances})}
+    )
+    names = [*(member.file for member in spec.members), sample.file]
+    files = {name: bundle.folder / name for name in names}
+    other = write_bundle(tmp_path / "other", spec, files)
+    # fp32 stands for bf16, which not every processor has.
+    send = trial._Child._send
+    monkeypatch.setattr(
+        trial._Child, "_send", lambda self, line: send(self, line.replace("bf16", "fp32"))
+    )
+    opened: list[EngineChoice] = []
+    monkeypatch.setattr("naevus.inference.networks._opened", lambda *given: opened.append(given[2]))
+    for again in (False, True):  # again: from what was stored
+        if again:
+            monkeypatch.setattr(automatic, "tried", lambda *_, **__: pytest.fail("tried again"))
+        if named is None:
+            open_networks([other], precision="bf16", **job)
+            assert opened.pop()[:3] == ("openvino", "bf16", "fp32")
+        else:
+            with pytest.raises(ConfigError, match=f"{named} was not checked in bf16"):
+                open_networks([other], precision="bf16", **job)
 
 
 @pytest.mark.parametrize("precision", [None, "fp32"])
