@@ -671,7 +671,7 @@ def test_predictions_are_shown_without_a_ground_truth(tmp_path: Path, images: Pa
     shown = runner.invoke(app, ["data", "show", str(out), "--count", "2", "--out", str(sheet)])
     assert shown.exit_code == 0, shown.output
     assert "Shown are 2 of 3 images" in shown.output
-    assert read(sheet).shape[1] == 10 + 2 * (192 + 10)
+    assert read(sheet).shape[1] == 10 + 3 * (192 + 10)  # room for the title, too
     refused = runner.invoke(app, ["data", "show", str(out), "--part", "task1"])
     assert "--part, --split and --seed apply to data sets only" in refused.output
 
