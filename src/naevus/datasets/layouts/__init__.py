@@ -31,6 +31,7 @@ from naevus.datasets.layouts.tabular import IGNORED
 from naevus.datasets.layouts.values import ages_left_out, not_ages, to_ages
 from naevus.datasets.listing import images_below, is_text, outputs_left_out, printable
 from naevus.errors import DataError
+from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 
@@ -163,6 +164,8 @@ def load(root: str | Path, layout: str | None = None, taxonomy: str | None = Non
     root = Path(root)
     if not root.exists():
         raise DataError(f"{root} does not exist", "give the folder with the images")
+    if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(f"{root} is an image, not a data set", f"name its folder, {root.parent}")
     chosen = _taxonomy(taxonomy)
     place, module = (root, _named(layout)) if layout is not None else _recognised(root, chosen)
     parsed: ParsedLayout = module.read(place, chosen)

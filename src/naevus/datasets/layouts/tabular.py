@@ -16,7 +16,7 @@ from naevus.datasets.layouts.parsing import (
     once,
     subfolders,
 )
-from naevus.datasets.layouts.values import MALIGNANCY, READERS
+from naevus.datasets.layouts.values import MALIGNANCY, READERS, refuse_unknown_splits
 from naevus.datasets.listing import mask_owner
 from naevus.errors import DataError
 from naevus.io.formats import key_of, known_columns
@@ -74,6 +74,8 @@ def rows_of(
         if column in columns:
             # Without a known value, pandas gives a column of no type, which takes no text later.
             rows[column] = read(table[columns[column]]).astype("string")
+    if "split" in rows.columns:
+        refuse_unknown_splits(rows["split"], source)
     codes, found = diagnoses_of(table, columns, source, problems, taxonomy)
     if codes is not None:
         rows["diagnosis"] = codes

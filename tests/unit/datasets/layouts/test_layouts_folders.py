@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,11 @@ def test_results_that_are_named_themselves_are_images_with_masks(tmp_path: Path)
     ):
         load(tmp_path)
     assert load(tmp_path / "first").with_masks().ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["lesion.jpg", "mole.PNG", "scan.tiff"])
+def test_an_image_is_no_data_set(tmp_path: Path, name: str) -> None:
+    files(tmp_path, name)
+    problem = f"{name} is an image, not a data set; name its folder, {tmp_path}"
+    with pytest.raises(DataError, match=re.escape(problem)):
+        load(tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -329,11 +330,16 @@ def test_unknown_patients_are_not_one_patient(tmp_path: Path) -> None:
     assert table["lesion_id"].notna().tolist() == [True, True, True, False, False, False]
 
 
+@pytest.mark.parametrize("column", ["image", "path"])
 @pytest.mark.parametrize("entry", ["holdout", "fold 1", "A"])
-def test_splits_that_are_not_understood_are_refused(tmp_path: Path, entry: str) -> None:
+def test_splits_that_are_not_understood_are_refused(
+    tmp_path: Path, entry: str, column: str
+) -> None:
     files(tmp_path, "a.jpg", "b.jpg")
-    text(tmp_path / "labels.csv", "image,dx,split", f"a,nv,{entry}", "b,nv,Training")
-    with pytest.raises(DataError, match=f"unknown split '{entry}'; use one of train, validation"):
+    table = tmp_path / "manifest.csv"
+    text(table, f"{column},dx,split", "a.jpg,nv,Training", f"b.jpg,nv,{entry}")
+    problem = f"{table}: the row of b.jpg has the unknown split '{entry}'; use one of train, valid"
+    with pytest.raises(DataError, match=re.escape(problem)):
         load(tmp_path)
 
 
