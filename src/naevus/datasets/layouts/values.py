@@ -23,7 +23,7 @@ SEXES: Final = {
     "f": "female", "w": "female", "frau": "female", "weiblich": "female", "woman": "female",
     "man": "male",
 }  # fmt: skip
-"""Spellings of sexes; any other entry is kept as it is."""
+"""Spellings of sexes; any other entry is kept, in lower case."""
 
 MALIGNANCY: Final = {
     "1": "MALIGNANT", "true": "MALIGNANT", "yes": "MALIGNANT", "ja": "MALIGNANT",
