@@ -268,15 +268,19 @@ def values() -> str:
     """List the entries that each column of tables of images understands."""
     rows = [
         ("age", "years", f"{readers.AGES}; any others are unknown, and reported"),
-        *_spelled("sex", readers.SEXES, "kept as they are"),
+        *_spelled("sex", readers.SEXES, "kept, in lower case"),
         *_spelled("malignant, target", readers.MALIGNANCY, "read as diagnoses"),
-        *_spelled("confirmation", labels.CONFIRMATIONS, "kept as they are"),
+        *_spelled("confirmation", labels.CONFIRMATIONS, "kept, in lower case"),
         *_spelled("split", SPLIT_WORDS, "refused"),
         *(
             ("image type", f"`{kind}`", "entries that contain " + _listed(words))
             for kind, words in readers.IMAGE_TYPES.items()
         ),
-        ("site", "kept as they are", "any; some [change the odds](use-the-patients-data.md#sites)"),
+        (
+            "site",
+            "kept, in lower case",
+            "any; some [change the odds](use-the-patients-data.md#sites)",
+        ),
         ("skin type", _listed(readers.SKIN_TYPES), "`1` to `6`, also after a word (`FST IV`)"),
     ]
     return _table(("column", "read as", "entries"), rows)

@@ -89,7 +89,10 @@ def _limited(dataset: Dataset, limit: int | None) -> Dataset:
     """Return at most ``limit`` images, and report how many are left."""
     from naevus.datasets.folds import limit_images
 
-    chosen = limit_images(dataset, limit or 0)
+    if not limit:
+        return dataset
+    dataset = dataset.at_hand()
+    chosen = limit_images(dataset, limit)
     if len(chosen) < len(dataset):
         reporter.warning(f"{len(chosen):,} of {len(dataset):,} images are used", "limited")
     return chosen
@@ -220,7 +223,7 @@ def show(
     if split is not None:
         dataset = dataset.split(split)
     chosen = choose_records(dataset, count, diagnosis, seed)
-    title = f"{data.resolve().name}: {len(chosen)} of {len(dataset)} images"
+    title = f"{data.resolve().name}: {len(chosen)} of {counted(len(dataset.images()), 'image')}"
     if window:
         write_browser_of(chosen, path, title=title, reporter=reporter)
         _open(path)

@@ -151,7 +151,7 @@ def label_findings(dataset: Dataset) -> list[Finding]:
         *_contradictions(table, "sex", "contradictory sexes", "lesion_id"),
         *_contradictions(table, "split", "group in several splits", "group_id"),
     ]
-    for part, rows in table.groupby("part"):
+    for part, rows in dataset.at_hand().table.groupby("part"):
         known = rows["diagnosis"].notna()
         trained = rows[rows["split"] == "train"]
         absent = int(trained["diagnosis"].isna().sum())
@@ -175,13 +175,14 @@ def label_findings(dataset: Dataset) -> list[Finding]:
 
 
 def counts(dataset: Dataset) -> pd.DataFrame:
-    """Count the images and lesions of each class and subgroup.
+    """Count the images (`Dataset.at_hand`) and lesions of each class and subgroup.
 
     Returns:
         Columns ``part, column, value, images, lesions``; groups count as lesions if no lesion is
         known. Diagnoses are in the taxonomy's order, ages in bands of twenty years.
     """
-    table = dataset.table.assign(age_band=_bands(dataset.table["age"]))
+    table = dataset.at_hand().table
+    table = table.assign(age_band=_bands(table["age"]))
     orders = {"diagnosis": dataset.taxonomy.codes, "age_band": _AGE_BANDS}
     rows = []
     for part, images in table.groupby("part", sort=True):

@@ -154,10 +154,11 @@ class Dataset:
 
     def __str__(self) -> str:
         """Return the folder and the number of images of each class and split as text."""
-        names = lesion_names(self.table) if self.patients else self.table["group_id"]
-        lesions = f" of {counted(names.nunique(), 'lesion')}" if self.has_groups else ""
-        patients = f" of {counted(self.patients, 'patient')}" if self.patients else ""
-        lines = [f"{self.root} ({self.layout}): {counted(len(self), 'image')}{lesions}{patients}"]
+        here = self.at_hand()
+        names = lesion_names(here.table) if here.patients else here.table["group_id"]
+        lesions = f" of {counted(names.nunique(), 'lesion')}" if here.has_groups else ""
+        patients = f" of {counted(here.patients, 'patient')}" if here.patients else ""
+        lines = [f"{self.root} ({self.layout}): {counted(len(here), 'image')}{lesions}{patients}"]
         return "\n".join([*lines, self.counts().to_string()] if len(self) else lines)
 
     def _repr_html_(self) -> str:
@@ -166,15 +167,16 @@ class Dataset:
         return f"<p>{first}</p>{self.counts().to_html() if len(self) else ''}"
 
     def counts(self) -> pd.DataFrame:
-        """Count the images of each class, with a column for each part and split.
+        """Count the images of each class (`at_hand`), with a column for each part and split.
 
         Classes are in the taxonomy's order; images without a diagnosis come last.
         """
-        classes = self.table["diagnosis"].fillna("no diagnosis").astype(object)
+        table = self.at_hand().table
+        classes = table["diagnosis"].fillna("no diagnosis").astype(object)
         order = [*self.taxonomy.codes, "no diagnosis"]
         several = len(self.parts) > 1
-        before = self.table["part"].astype(str) + " " if several else ""
-        columns = before + self.table["split"].astype(str)
+        before = table["part"].astype(str) + " " if several else ""
+        columns = before + table["split"].astype(str)
         counted = pd.crosstab(classes, columns).reindex(order).dropna(how="all").astype(int)
         pairs = ((part, split) for part in self.parts for split in SPLITS)
         wanted = [f"{part} {split}" if several else split for part, split in pairs]
@@ -188,12 +190,13 @@ class Dataset:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a summary, without the table, as a dictionary that JSON can hold."""
+        here = self.at_hand()
         return {
             "root": str(self.root),
             "layout": self.layout,
             "taxonomy": self.taxonomy.name,
-            "images": len(self),
-            "groups": int(self.table["group_id"].nunique()),
+            "images": len(here),
+            "groups": int(here.table["group_id"].nunique()),
             "counts": self.counts().to_dict(),
             "problems": [problem._asdict() for problem in self.problems],
         }
@@ -284,6 +287,14 @@ class Dataset:
     def images(self) -> Dataset:
         """Return the rows whose image exists."""
         return self._where(self.table["path"].notna())
+
+    def at_hand(self) -> Dataset:
+        """Return the rows that count as images: those whose image exists.
+
+        Of a part without any image file, such as ground truth alone, all rows count.
+        """
+        there = self.table["path"].notna()
+        return self._where(there | ~there.groupby(self.table["part"]).transform("any"))
 
     def with_masks(self) -> Dataset:
         """Return the rows with both an image and a mask."""

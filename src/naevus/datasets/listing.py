@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from naevus.images.read import IMAGE_SUFFIXES
+from naevus.io.words import counted, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,9 @@ LONGEST: Final = 200
 """Largest number of bytes of an id: with ``_segmentation`` and the suffix of a temporary file,
 the name stays below the 255 bytes that file systems allow."""
 
+_OUTPUT_FILES: Final = (("predict.json",), ("run.toml", "folds.csv"))
+"""The files that tell a folder of predictions, and that of a run, from folders of images."""
+
 _WINDOWS: Final = '<>:"|?*'
 _DEVICES: Final = frozenset(
     {"CON", "PRN", "AUX", "NUL"} | {f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10)}
@@ -44,11 +48,25 @@ class Listing(NamedTuple):
         files: The image files, sorted.
         unlisted: Folders that could not be listed, with the reason.
         left_out: Numbers of skipped files by kind: a suffix, ``masks``, ``hidden``.
+        masks: The files with names of masks, sorted; they are counted in ``left_out``, too.
+        outputs: The skipped folders of naevus's own results (`is_output`), sorted.
     """
 
     files: list[Path]
     unlisted: list[tuple[Path, str]]
     left_out: Counter[str]
+    masks: list[Path]
+    outputs: list[Path]
+
+
+def is_output(folder: str | Path, exists: Callable[[str], bool] = os.path.isfile) -> bool:
+    """Return whether a folder holds predictions or a run: its images and masks are naevus's own.
+
+    Args:
+        folder: The folder's path or address.
+        exists: Whether there is a file of a path or address.
+    """
+    return any(all(exists(f"{folder}/{name}") for name in names) for names in _OUTPUT_FILES)
 
 
 def is_mask_name(stem: str) -> bool:
@@ -79,13 +97,14 @@ def images_below(folder: Path, *, without: Path | None = None) -> Listing:
     """List the image files below a folder.
 
     Links to folders are followed, and every folder is listed once, under its own name, not that of
-    a link. Hidden files, masks and superpixels are left out.
+    a link. Hidden files, masks and superpixels are left out, and so are folders of naevus's own
+    results, unless ``folder`` itself is one: predicted masks are no ground truth.
 
     Args:
         folder: The folder to search.
         without: A folder that is left out with everything below it.
     """
-    found = Listing([], [], Counter())
+    found = Listing([], [], Counter(), [], [])
     left_out = None if without is None else Path(os.path.realpath(without))
     if left_out is not None and Path(os.path.realpath(folder)).is_relative_to(left_out):
         return found
@@ -97,6 +116,9 @@ def images_below(folder: Path, *, without: Path | None = None) -> Listing:
         if real in seen:
             continue
         seen.add(real)
+        if place != folder and is_output(place):
+            found.outputs.append(place)
+            continue
         try:
             with os.scandir(place) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)
@@ -111,8 +133,20 @@ def images_below(folder: Path, *, without: Path | None = None) -> Listing:
                 (links if entry.is_symlink() else folders).append(place / entry.name)
             else:
                 _take(place, entry.name, found)
-    found.files.sort()
+    for paths in (found.files, found.masks, found.outputs):
+        paths.sort()
     return found
+
+
+def outputs_left_out(folders: Sequence[str]) -> str:
+    """Return how many folders of naevus's own results are left out, with the first names.
+
+    Examples:
+        >>> outputs_left_out(["predictions"])
+        "1 folder of naevus's own results: predictions"
+    """
+    count = counted(len(folders), "folder")
+    return f"{count} of naevus's own results: {first_of([*map(printable, folders)])}"
 
 
 def problem_of_id(image_id: str) -> str | None:
@@ -248,5 +282,6 @@ def _take(place: Path, name: str, found: Listing) -> None:
         found.left_out[suffix or "without suffix"] += 1
     elif is_mask_name(path.stem):
         found.left_out["masks"] += 1
+        found.masks.append(path)
     else:
         found.files.append(path)

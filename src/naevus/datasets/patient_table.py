@@ -210,8 +210,7 @@ class PatientTable:
 
     def for_files(self, sources: Sequence[ImageFiles]) -> Self:
         """Return the metadata with the rows of these images, as far as rows name their files."""
-        keys = {each.image_id: self.names.key_of(each.image_id, each.path) for each in sources}
-        return replace(self, images={name: key for name, key in keys.items() if key in self.rows})
+        return replace(self, images=self.names.keys_of(sources))
 
     def key_of(self, image_id: str) -> str | None:
         """Return the key of an image's row in ``rows``; None without a row."""

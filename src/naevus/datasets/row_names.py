@@ -17,6 +17,8 @@ from naevus.io.stores import url_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from naevus.images.preprocess import ImageFiles
+
 
 @dataclass(frozen=True)
 class RowNames:
@@ -67,10 +69,28 @@ class RowNames:
             aliases.setdefault(image_id, key)
         return cls(tuple(keys), aliases, files)
 
-    def key_of(self, image_id: str, path: Path | None = None) -> str:
-        """Return the key of an image's row: by its file, if that is given, or else by its id."""
-        by_file = None if path is None else self.files.get(full_path(path))
-        return by_file or self.aliases.get(image_id, image_id)
+    def key_of(self, image_id: str) -> str:
+        """Return the key of an image's row, by its id."""
+        return self.aliases.get(image_id, image_id)
+
+    def keys_of(self, sources: Iterable[ImageFiles]) -> dict[str, str]:
+        """Return the key of each image's row by image id, as far as rows name the images.
+
+        Rows name images by their file, their id, or a file name that one image alone has, with or
+        without its suffix: case and suffix tell images apart, as in data sets.
+        """
+        sources, known = list(sources), set(self.keys)
+        of_ids = {self.key_of(each.image_id) for each in sources}
+        times = Counter(name for each in sources for name in {each.path.name, each.path.stem})
+        found = {}
+        for each in sources:
+            names = [name for name in (each.path.name, each.path.stem) if times[name] == 1]
+            by_name = [key for key in map(self.key_of, names) if key not in of_ids]
+            keys = (self.files.get(full_path(each.path)), self.key_of(each.image_id), *by_name)
+            key = next((key for key in keys if key in known), None)
+            if key is not None:
+                found[each.image_id] = key
+        return found
 
     def other_files(self, keys: Mapping[str, Path]) -> dict[str, str]:
         """Return the existing files that rows name in place of those of the images, by key.

@@ -375,13 +375,12 @@ def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
     lesions: defaultdict[str, list[str]] = defaultdict(list)
     for key, lesion in zip(names.keys, rows.iloc[:, 1], strict=True):
         lesions[key].append(lesion)
-    keys = {
-        each.image_id: names.key_of(each.image_id, each.path)
-        if by_id
-        else names.files.get(full_path(each.path), "")
-        for each in sources
-    }
-    elsewhere = names.other_files({keys[each.image_id]: each.path for each in sources})
+    keys = names.keys_of(sources)
+    if not by_id:
+        keys = {each.image_id: names.files.get(full_path(each.path), "") for each in sources}
+    elsewhere = names.other_files(
+        {keys[each.image_id]: each.path for each in sources if each.image_id in keys}
+    )
     found: dict[str, str] = {}
     for image_id, key in keys.items():
         if key not in lesions or key in elsewhere:
@@ -395,7 +394,8 @@ def lesions_in(path: Path, sources: Sequence[ImageFiles]) -> dict[str, str]:
             )
     if not found:
         raise DataError(
-            f"{path}: has none of the {len(keys):,} images, such as {min(keys)}",
+            f"{path}: has none of the {len(sources):,} images, such as "
+            f"{min(each.image_id for each in sources)}",
             "use image ids: file names without suffix",
         )
     return found

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from naevus.datasets.listing import ids_of, images_below, is_mask_name, printable, problem_of_id
+from naevus.datasets.listing import (
+    ids_of,
+    images_below,
+    is_mask_name,
+    is_output,
+    outputs_left_out,
+    printable,
+    problem_of_id,
+)
 from naevus.errors import DataError, ImageError, NaevusError
 from naevus.images.geometry import resize
 from naevus.images.preprocess import ImageFiles, load_input
@@ -125,12 +133,14 @@ class Found(NamedTuple):
         failed: Images whose name cannot be an id, and folders that could not be listed.
         renamed: Ids that differ from the file name without suffix, because others have the same.
         left_out: Numbers of skipped files by kind: a suffix, ``masks``, ``hidden``.
+        outputs: Skipped folders of naevus's own results (`datasets.listing.is_output`), sorted.
     """
 
     sources: list[ImageFiles]
     failed: Sequence[FailedImage] = ()
     renamed: Sequence[str] = ()
     left_out: Mapping[str, int] = MappingProxyType({})
+    outputs: Sequence[str] = ()
 
 
 IdKind = Literal["name", "path"]
@@ -149,8 +159,8 @@ def find_images(
 
     An image's id is its file name without suffix, if no other image of the job has the same
     (`datasets.listing.ids_of`); a file that is found twice counts once. In folders, links are
-    followed, and hidden files and masks (``*_segmentation.png``) are skipped; a file that is
-    given by name is always taken.
+    followed, and hidden files, masks (``*_segmentation.png``) and folders of naevus's own results
+    are skipped; a file or such a folder that is given by name is always taken.
 
     Args:
         paths: Files and folders.
@@ -168,12 +178,14 @@ def find_images(
     files: dict[str, Path] = {}
     failed: list[FailedImage] = []
     left_out: Counter[str] = Counter()
+    outputs: set[str] = set()
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - unlike Path's it bears any name
             listing = images_below(path, without=without)
             files |= {full_path(file): file for file in listing.files}
             failed += [_failed(*each) for each in listing.unlisted]
             left_out += listing.left_out
+            outputs.update(map(str, listing.outputs))
         elif os.path.exists(path):  # noqa: PTH110
             files[full_path(path)] = path
         elif path in allowed:
@@ -181,7 +193,7 @@ def find_images(
         else:
             raise DataError(f"{printable(path)} does not exist", "name image files or folders")
     if not files and not failed:
-        raise _nothing(paths, left_out)
+        raise _nothing(paths, left_out, outputs)
     sound = {}
     for absolute, file in files.items():
         problem = problem_of_id(file.stem) or _problem_of_path(absolute)
@@ -204,7 +216,13 @@ def find_images(
         for source in sources
         if ids == "name" and source.image_id != source.path.stem
     ]
-    return Found(unique(sources), sorted(failed), sorted(renamed), dict(sorted(left_out.items())))
+    return Found(
+        unique(sources),
+        sorted(failed),
+        sorted(renamed),
+        dict(sorted(left_out.items())),
+        sorted(outputs),
+    )
 
 
 def remote_images(stores: Iterable[Store], kept: Mapping[str, str] | None = None) -> Found:
@@ -221,11 +239,17 @@ def remote_images(stores: Iterable[Store], kept: Mapping[str, str] | None = None
     files: dict[str, RemoteFile] = {}
     failed: list[FailedImage] = []
     left_out: Counter[str] = Counter()
+    outputs: set[str] = set()
     urls = []
     for store in stores:
         urls.append(store.url)
-        for file in store.listing():
+        listed = list(store.listing())
+        own = _outputs(store.url, [file.url for file in listed])
+        outputs |= own
+        for file in listed:
             below = PurePath(file.url.removeprefix(store.url))
+            if own and not own.isdisjoint(_folders(store.url, file.url)):
+                continue
             if any(part.startswith(".") for part in below.parts):
                 left_out["hidden"] += 1
             elif file.suffix.lower() not in IMAGE_SUFFIXES:
@@ -241,7 +265,7 @@ def remote_images(stores: Iterable[Store], kept: Mapping[str, str] | None = None
             else:
                 files[file.url] = file
     if not files and not failed:
-        raise _nothing([Path(url) for url in urls], left_out)
+        raise _nothing([Path(url) for url in urls], left_out, outputs)
     names = sorted(files)
     base = os.path.commonpath([url.partition("://")[2] for url in urls])
     given = [(kept or {}).get(name) for name in names]
@@ -251,7 +275,27 @@ def remote_images(stores: Iterable[Store], kept: Mapping[str, str] | None = None
         for image_id, name in zip(called, names, strict=True)
     ]
     renamed = sorted(each.image_id for each in sources if each.image_id != each.path.stem)
-    return Found(unique(sources), sorted(failed), renamed, dict(sorted(left_out.items())))
+    return Found(
+        unique(sources), sorted(failed), renamed, dict(sorted(left_out.items())), sorted(outputs)
+    )
+
+
+def _folders(store: str, url: str) -> list[str]:
+    """Return the folders of a file below its store's, the outermost first."""
+    parts = url.removeprefix(store).strip("/").split("/")[:-1]
+    return ["/".join((store.rstrip("/"), *parts[: number + 1])) for number in range(len(parts))]
+
+
+def _outputs(store: str, urls: Sequence[str]) -> set[str]:
+    """Return the outermost folders of naevus's own results below a store's."""
+    there = set(urls)
+    found = {
+        folder
+        for url in urls
+        for folder in _folders(store, url)[-1:]
+        if is_output(folder, there.__contains__)
+    }
+    return {each for each in found if found.isdisjoint(_folders(store, each))}
 
 
 def images_of_split(
@@ -345,9 +389,12 @@ def _failed(path: Path, problem: str) -> FailedImage:
     return FailedImage(printable(path.stem), printable(path), problem)
 
 
-def _nothing(paths: Sequence[Path], left_out: Mapping[str, int]) -> DataError:
+def _nothing(
+    paths: Sequence[Path], left_out: Mapping[str, int], outputs: Iterable[str]
+) -> DataError:
     named = " ".join(map(printable, paths))
-    there = ", ".join(f"{number} {kind}" for kind, number in left_out.items())
+    skipped = [f"{number} {kind}" for kind, number in left_out.items()]
+    there = ", ".join([*skipped, *([outputs_left_out(sorted(outputs))] if outputs else [])])
     suffixes = " ".join(sorted(IMAGE_SUFFIXES))
     return DataError(
         f"{named}: no images there{f' ({there})' if there else ''}",

@@ -128,7 +128,7 @@ def run_demo(
         data = out / "data"
         _generate(data, images or _IMAGES, seed, reporter)
     dataset = load(data)
-    reporter.message(f"{data}: {counted(len(dataset), 'image')}, layout {dataset.layout}")
+    reporter.message(f"{data}: {counted(len(dataset.images()), 'image')}, layout {dataset.layout}")
     builtin = _show_builtin(dataset, out / "builtin", out / "builtin.png", reporter)
     if not train:
         return DemoResult({}, (("contact sheet", builtin), ("predictions", out / "builtin")))

@@ -187,6 +187,16 @@ def test_faulty_labels_are_findings(made: Loader) -> None:
     assert found.errors == 2
 
 
+def test_rows_without_an_image_are_not_counted(made: Loader) -> None:
+    made.add("a", path=None, lesion_id="X", diagnosis="MEL")
+    made.add("b", lesion_id="X", diagnosis="NV")
+    made.add("c", path=None, diagnosis=None, sex="male")
+    found = made.audit()
+    rows = found.counts.set_index(["column", "value"])["images"]
+    assert (found.images, rows["diagnosis"].to_dict()) == (7, {"NV": 7})
+    assert kinds(found) == {"contradictory diagnoses": "X"}  # the table's own fault
+
+
 def test_copies_are_found_by_bytes_and_by_content(made: Loader) -> None:
     shutil.copy(made.folder / "p0.png", made.add("same"))
     turned = reencoded(d4_transform(resize(lesion(1), 128, 128), 6))

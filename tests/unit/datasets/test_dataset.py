@@ -104,3 +104,26 @@ def test_an_id_twice_in_a_part() -> None:
     assert make_table(frame)["image_id"].tolist() == ["a", "a"]
     with pytest.raises(DataError, match="image id a occurs in 2 rows"):
         make_table(frame.assign(part="task1"))
+
+
+def test_rows_without_an_image_are_not_counted_unless_their_part_has_none() -> None:
+    rows = pd.DataFrame(
+        {
+            "image_id": ["a", "b", "c", "d"],
+            "path": ["a.jpg", pd.NA, pd.NA, pd.NA],
+            "diagnosis": ["NV", "MEL", "NV", "DF"],
+            "lesion_id": ["1", "2", "3", "3"],
+            "patient_id": ["x", "y", "z", "z"],
+            "part": ["task1", "task1", "task3", "task3"],
+        }
+    )
+    dataset = Dataset(make_table(rows), Path("data"), "isic2018")
+    assert dataset.at_hand().ids == ["a", "c", "d"]
+    assert len(dataset) == 4  # all rows stay, as ground truth
+    first, *counted = str(dataset).split("\n")
+    assert first == "data (isic2018): 3 images of 2 lesions of 2 patients"
+    assert [line.split()[0] for line in counted[1:]] == ["NV", "DF"]
+    assert (dataset.to_dict()["images"], dataset.to_dict()["groups"]) == (3, 2)
+    assert dataset.part("task1").counts().to_dict() == {"train": {"NV": 1}}
+    empty = dataset.part("task1")._where(pd.Series([False, False]))
+    assert len(empty.at_hand()) == 0

@@ -98,6 +98,38 @@ def test_files_of_one_name_in_several_folders_are_several_images(
     assert own.other_files(sources) == {}
 
 
+@pytest.mark.parametrize(
+    ("files", "names", "ages"),
+    [
+        (("Anna.jpg", "anna.jpg"), ("Anna.jpg", "anna.jpg"), (1, 2)),
+        (("Anna.jpg", "anna.jpg"), ("anna", "Anna"), (2, 1)),
+        (("a/p.jpg", "a/p.png", "b.jpg"), ("p.png", "p.jpg", "b"), (2, 1, 3)),
+        (("a/p.jpg", "a/p.png", "b.jpg"), ("p",), (None, None, None)),  # of either file
+        (("a/p.jpg", "b/p.jpg"), ("p.jpg",), (None, None)),
+        (("a/p.jpg", "b/P.png"), ("p.jpg", "c"), (1, None)),
+    ],
+)
+def test_rows_are_of_the_file_of_their_very_name(
+    tmp_path: Path, files: tuple[str, ...], names: tuple[str, ...], ages: tuple[int | None, ...]
+) -> None:
+    for file in files:
+        (tmp_path / "photos" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / file).touch()
+    sources = find_images([tmp_path / "photos"]).sources
+    assert len(sources) == len(files)
+    rows = [f"{name},{number}" for number, name in enumerate(names, 1)]
+    own = metadata(tmp_path, "image,age", *rows).for_files(sources)
+    ids = {each.path.relative_to(tmp_path / "photos").as_posix(): each.image_id for each in sources}
+    assert tuple(own.patient(ids[file]).age for file in files) == ages
+
+
+def test_an_id_comes_before_the_file_name_of_another_image(tmp_path: Path) -> None:
+    own = metadata(tmp_path, "image,age", "p,5").for_files(
+        [ImageFiles("p", tmp_path / "q.jpg"), ImageFiles("q", tmp_path / "p.jpg")]
+    )
+    assert (own.patient("p").age, own.patient("q").age) == (5, None)
+
+
 def test_rows_that_name_another_file_are_known(tmp_path: Path) -> None:
     for place in ("anna/1.jpg", "zoe/1.jpg", "zoe/2.jpg"):
         (tmp_path / place).parent.mkdir(exist_ok=True)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from naevus.datasets.sources import find_images
+from naevus.datasets.sources import find_images, remote_images
 from naevus.errors import DataError
+from naevus.io.stores import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,3 +69,31 @@ def test_paths_that_would_share_an_id_get_different_ones(
     monkeypatch.chdir(tmp_path)
     ids = [each.image_id for each in find_images([tmp_path], ids="path").sources]
     assert len(set(ids)) == 2
+
+
+def test_results_of_earlier_jobs_are_no_images_unless_they_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "lesion.jpg", "old/predict.json", "old/crops/lesion.png", "old/report/x.png")
+    make(tmp_path, "a/run/run.toml", "a/run/folds.csv", "a/run/1/b.png", "recipe/run.toml")
+    make(tmp_path, "recipe/mole.jpg", "out/predict.json", "out/crops/lesion.png")
+    (tmp_path / "a/link").symlink_to(tmp_path / "old")
+    found = find_images([tmp_path], without=tmp_path / "out")
+    assert [each.image_id for each in found.sources] == ["lesion", "mole"]
+    # The link leads to what was left out already; the job's own folder is not counted.
+    assert found.outputs == [str(tmp_path / each) for each in ("a/run", "old")]
+    named = find_images([tmp_path / "old"])
+    assert [each.image_id for each in named.sources] == ["lesion", "x"]
+    with pytest.raises(
+        DataError, match=r"no images there \(1 folder of naevus's own results: .*run"
+    ):
+        find_images([tmp_path / "a"], without=tmp_path / "old")
+
+
+def test_results_of_earlier_jobs_in_a_store_are_no_images(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    make(tmp_path, "lesion.jpg", "b/old/predict.json", "b/old/crops/lesion.png", "b/mole.jpg")
+    make(tmp_path, "b/old/again/predict.json")
+    found = remote_images([Store.of(f"file://{tmp_path}")])
+    assert [each.image_id for each in found.sources] == ["lesion", "mole"]
+    assert found.outputs == [f"file://{tmp_path}/b/old"]
+    named = remote_images([Store.of(f"file://{tmp_path}/b/old")])
+    assert [each.image_id for each in named.sources] == ["lesion"]

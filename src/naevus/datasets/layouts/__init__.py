@@ -29,8 +29,9 @@ from naevus.datasets.layouts.labels import OWN
 from naevus.datasets.layouts.parsing import apply_groups, subfolders
 from naevus.datasets.layouts.tabular import IGNORED
 from naevus.datasets.layouts.values import ages_left_out, not_ages, to_ages
-from naevus.datasets.listing import images_below, is_text, printable
+from naevus.datasets.listing import images_below, is_text, outputs_left_out, printable
 from naevus.errors import DataError
+from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.formats import read_table, tables_in
 from naevus.taxonomy import TAXONOMIES, Taxonomy, own_taxonomy
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from naevus.datasets.layouts.parsing import ParsedLayout
+    from naevus.datasets.listing import Listing
     from naevus.io.progress import Reporter
 
 LAYOUTS: dict[str, ModuleType] = {
@@ -120,6 +122,9 @@ NOT_AN_AGE = "age not understood"
 NOT_READ = "files not read"
 """The problem that counts skipped files by suffix."""
 
+OUTPUTS = "folders left out"
+"""The problem that counts skipped folders of predictions and runs."""
+
 _REMEDY = (
     "use a folder per diagnosis, a folder masks beside one of images, a labels.csv with columns "
     "image and diagnosis, or a manifest.csv with a column path; the known layouts are "
@@ -159,6 +164,8 @@ def load(root: str | Path, layout: str | None = None, taxonomy: str | None = Non
     root = Path(root)
     if not root.exists():
         raise DataError(f"{root} does not exist", "give the folder with the images")
+    if root.is_file() and root.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(f"{root} is an image, not a data set", f"name its folder, {root.parent}")
     chosen = _taxonomy(taxonomy)
     place, module = (root, _named(layout)) if layout is not None else _recognised(root, chosen)
     parsed: ParsedLayout = module.read(place, chosen)
@@ -180,13 +187,15 @@ def _read_ages(frame: pd.DataFrame) -> list[Problem]:
 
 
 def report_unread(dataset: Dataset, reporter: Reporter) -> None:
-    """Report unread files, and the columns and ages of tables that are not used."""
+    """Report unread files and folders, and the columns and ages of tables that are not used."""
     ages = [(each.subject, each.detail) for each in dataset.problems if each.kind == NOT_AN_AGE]
     if ages:
         reporter.warning(ages_left_out(ages))
     for problem in dataset.problems:
         if problem.kind == NOT_READ:
             reporter.warning(problem.detail, "not read")
+        elif problem.kind == OUTPUTS:
+            reporter.warning(problem.detail, "left out")
         elif problem.kind == IGNORED:
             reporter.warning(f"{problem.detail} (columns of {problem.subject})", "ignored")
 
@@ -214,7 +223,8 @@ def report_types(dataset: Dataset, image_type: str, reporter: Reporter) -> None:
 def _passed_over(place: Path) -> Iterator[Problem]:
     """Yield a problem for each image whose name is not UTF-8, and one for all unread files.
 
-    Readers skip both. Unread files are counted by suffix; tables and texts are not counted.
+    Readers skip both, and naevus's own results. Unread files are counted by suffix; tables and
+    texts are not counted.
     """
     if not place.is_dir():
         return
@@ -223,6 +233,8 @@ def _passed_over(place: Path) -> Iterator[Problem]:
         if not is_text(file):
             name = printable(file.relative_to(place))
             yield Problem("name is not UTF-8", name, "was left out: rename it")
+    if listing.outputs:
+        yield Problem(OUTPUTS, str(place), _outputs(listing, place))
     kinds = {
         kind: count
         for kind, count in sorted(listing.left_out.items())
@@ -231,6 +243,10 @@ def _passed_over(place: Path) -> Iterator[Problem]:
     if kinds:
         counts = ", ".join(f"{count} {printable(kind)}" for kind, count in kinds.items())
         yield Problem(NOT_READ, str(place), f"{counts}: format is not supported")
+
+
+def _outputs(listing: Listing, place: Path) -> str:
+    return outputs_left_out([str(folder.relative_to(place)) for folder in listing.outputs])
 
 
 def _taxonomy(name: str | None) -> Taxonomy | None:
@@ -281,8 +297,11 @@ def _recognised(root: Path, taxonomy: Taxonomy | None) -> tuple[Path, Any]:
 
 def _seen(root: Path) -> str:
     """Describe the content of a folder without a known layout."""
-    images = len(images_below(root).files) if root.is_dir() else 0
+    listing = images_below(root) if root.is_dir() else None
+    images = len(listing.files) if listing else 0
     seen = f"; images below it: {images:,}" if images else "; no image lies below it"
+    if listing and listing.outputs:
+        seen += f", except in {_outputs(listing, root)}"
     for path in tables_in(root):
         columns = ", ".join(read_table(path).columns)
         return f"{seen}, and {path.name} with the columns {columns}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from naevus.datasets.layouts.images import Images
+from naevus.datasets.layouts.images import Images, stem_of
 from naevus.datasets.layouts.tabular import parsed_layout_of
 from naevus.errors import DataError
 from naevus.io.formats import read_table
@@ -49,9 +49,11 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
         )
         for column, image_type in _TYPES.items()
     ]
-    return parsed_layout_of(
-        [(pd.concat(rows, ignore_index=True), path)], Images(root), taxonomy=taxonomy
-    )
+    table = pd.concat(rows, ignore_index=True)
+    # Images are called as published, also those whose names differ in case alone.
+    stems = table["path"].map(stem_of, na_action="ignore")
+    table["image_id"] = stems.mask(stems.duplicated(keep=False))
+    return parsed_layout_of([(table, path)], Images(root), taxonomy=taxonomy)
 
 
 def _table(root: Path) -> Path | None:

@@ -110,19 +110,19 @@ class Images:
     def id_of(self, place: str, named: str) -> str:
         """Return the id of the image at a path below the root, called ``named`` in a table.
 
-        It is the file name without suffix. If several files have the same, and the table
-        distinguishes them by folder, it is the id that `ids_of` gives it among all files.
+        It is the file name without suffix. If several files have the same, but for case, and the
+        table distinguishes them by folder, suffix or case, it is the id that `ids_of` gives it
+        among all files.
         """
-        stem = place.rpartition("/")[2].rpartition(".")[0]
-        alike = [
-            name for name in self._by_stem[stem.casefold()] if PurePosixPath(name).stem == stem
-        ]
-        if len(alike) > 1 and re.search(r"[/\\]", named):
-            return self._job_ids[place]
-        return stem
+        alike = [PurePosixPath(each) for each in self._by_stem[stem_of(place).casefold()]]
+        exact = sum(named in {each.name, each.stem} for each in alike) == 1
+        if len(alike) > 1 and (exact or re.search(r"[/\\]", named)):
+            return self.job_ids[place]
+        return stem_of(place)
 
     @cached_property
-    def _job_ids(self) -> dict[str, str]:
+    def job_ids(self) -> dict[str, str]:
+        """The ids that a job with all images gives them, by path below the root."""
         places = list(self.paths)
         return dict(zip(places, ids_of([PurePosixPath(each) for each in places]), strict=True))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from naevus.datasets.dataset import COLUMNS, PATHS, Problem
 from naevus.datasets.layouts.parsing import ParsedLayout
 from naevus.datasets.layouts.tabular import diagnoses_of, ignored_columns
-from naevus.datasets.layouts.values import READERS
+from naevus.datasets.layouts.values import READERS, refuse_unknown_splits
 from naevus.datasets.listing import ids_of
 from naevus.io.files import TABLE_SUFFIXES
 from naevus.io.formats import known_columns, read_table
@@ -49,6 +49,8 @@ def read(root: Path, taxonomy: Taxonomy | None = None) -> ParsedLayout:
     for column, values in READERS.items():
         if column in frame.columns and column not in PATHS:
             frame[column] = values(frame[column])
+    if "split" in frame.columns:
+        refuse_unknown_splits(frame["split"].set_axis(frame["path"]), path)
     _find_files(frame, path, problems)
     parsed = ParsedLayout(frame, problems=problems)
     codes, found = diagnoses_of(table, columns, path, problems, taxonomy)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from naevus.datasets.dataset import Problem
 from naevus.datasets.layouts.labels import to_codes
-from naevus.datasets.listing import attribute_of, is_mask_name, is_text, mask_owner
+from naevus.datasets.listing import (
+    attribute_of,
+    images_below,
+    is_mask_name,
+    is_output,
+    is_text,
+    mask_owner,
+)
 from naevus.errors import DataError
 from naevus.images.read import IMAGE_SUFFIXES
 from naevus.io.formats import read_table
@@ -148,16 +155,16 @@ def masks_beside(folder: Path) -> dict[str, str]:
     """Return image id → absolute path of the files below ``folder`` with names of masks."""
     return {
         mask_owner(path.stem): str(path.absolute())
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and mask_owner(path.stem) != path.stem
+        for path in images_below(folder).masks
+        if mask_owner(path.stem) != path.stem
     }
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in ``folder``, sorted by name, without hidden ones."""
+    """Return the folders in ``folder``, sorted, without hidden ones and naevus's own results."""
     with os.scandir(folder) as entries:
         names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
-    return [folder / name for name in sorted(names)]
+    return [path for name in sorted(names) if not is_output(path := folder / name)]
 
 
 def unnested(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -17,8 +16,8 @@ from naevus.datasets.layouts.parsing import (
     once,
     subfolders,
 )
-from naevus.datasets.layouts.values import MALIGNANCY, READERS
-from naevus.datasets.listing import ids_of, mask_owner
+from naevus.datasets.layouts.values import MALIGNANCY, READERS, refuse_unknown_splits
+from naevus.datasets.listing import mask_owner
 from naevus.errors import DataError
 from naevus.io.formats import key_of, known_columns
 from naevus.taxonomy import BINARY, Taxonomy
@@ -75,6 +74,8 @@ def rows_of(
         if column in columns:
             # Without a known value, pandas gives a column of no type, which takes no text later.
             rows[column] = read(table[columns[column]]).astype("string")
+    if "split" in rows.columns:
+        refuse_unknown_splits(rows["split"], source)
     codes, found = diagnoses_of(table, columns, source, problems, taxonomy)
     if codes is not None:
         rows["diagnosis"] = codes
@@ -282,12 +283,15 @@ def _by_id(frame: pd.DataFrame, column: str) -> pd.Series[str]:
 
 
 def _add_rest(parsed: ParsedLayout, images: Images) -> None:
-    """Add the images that are in no table."""
-    rest = images.rest()
-    ids = ids_of([PurePosixPath(name) for name in rest])
+    """Add the images that are in no table, unless a table has others by their names alone."""
     known_ids = set(parsed.frame[KEY])
-    alone = [(each, place) for each, place in zip(ids, rest, strict=True) if each not in known_ids]
-    twice = [(each, place) for each, place in zip(ids, rest, strict=True) if each in known_ids]
+    named = [(stem_of(place), images.job_ids[place], place) for place in images.rest()]
+    twice = [
+        (stem if stem in known_ids else each, place)
+        for stem, each, place in named
+        if known_ids & {stem, each}
+    ]
+    alone = [(each, place) for stem, each, place in named if not known_ids & {stem, each}]
     parsed.problems.extend(
         Problem("two files of one id", each, f"{place} was left out") for each, place in twice
     )
@@ -310,6 +314,10 @@ def _add_masks(parsed: ParsedLayout, masks: dict[str, str]) -> None:
     names = frame[KEY].map(
         lambda each: each if each in masks else folded.get(each.casefold()), na_action="ignore"
     )
+    # Files that differ in case alone have other ids than names, and so may a table's images.
+    stems = frame["place"].map(stem_of, na_action="ignore").astype("string")
+    alone = ~stems.duplicated(keep=False) & ~stems.isin(frame[KEY]) & stems.isin(masks.keys())
+    names = names.astype("string").fillna(stems.where(alone))
     found = names.map(masks).astype("string")
     frame["mask_path"] = frame["mask_path"].fillna(found) if "mask_path" in frame.columns else found
     unused = sorted(masks.keys() - set(names.dropna()))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from naevus.datasets.dataset import DERMOSCOPIC
+from naevus.datasets.dataset import DERMOSCOPIC, SPLITS
 from naevus.datasets.layouts.images import split_of
 from naevus.datasets.layouts.labels import known, to_confirmations
+from naevus.errors import DataError
 from naevus.io.formats import key_of
 from naevus.io.words import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -21,7 +23,7 @@ SEXES: Final = {
     "f": "female", "w": "female", "frau": "female", "weiblich": "female", "woman": "female",
     "man": "male",
 }  # fmt: skip
-"""Spellings of sexes; any other entry is kept as it is."""
+"""Spellings of sexes; any other entry is kept, in lower case."""
 
 MALIGNANCY: Final = {
     "1": "MALIGNANT", "true": "MALIGNANT", "yes": "MALIGNANT", "ja": "MALIGNANT",
@@ -91,8 +93,25 @@ def ages_left_out(entries: Sequence[tuple[str, str]]) -> str:
 
 
 def _splits(texts: pd.Series[str]) -> pd.Series[str]:
-    """Return the splits; `make_table` refuses other entries."""
+    """Return the splits; `refuse_unknown_splits` refuses other entries."""
     return texts.map(lambda text: split_of(text) or text, na_action="ignore")
+
+
+def refuse_unknown_splits(splits: pd.Series[str], source: Path) -> None:
+    """Refuse entries of a table that name no split.
+
+    Args:
+        splits: The entries, as read, by the row's name of its image.
+        source: The table.
+
+    Raises:
+        DataError: There is one.
+    """
+    for image, split in splits[splits.notna() & ~splits.isin(SPLITS)].items():
+        raise DataError(
+            f"{source}: the row of {image} has the unknown split {split!r}",
+            f"use one of {', '.join(SPLITS)}",
+        )
 
 
 def to_ids(texts: pd.Series[str]) -> pd.Series[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from naevus.datasets.folds import make_folds
-from naevus.datasets.layouts import load
+from naevus.datasets.layouts import load, report_unread
 from naevus.errors import DataError
-from tests.helpers.layouts import files, kinds, text
+from tests.helpers.layouts import Warned, files, kinds, text
 
 
 def test_masks_beside_images_are_found_within_splits(tmp_path: Path) -> None:
@@ -150,3 +152,49 @@ def test_a_folder_that_fits_no_layout_is_an_error(tmp_path: Path) -> None:
         DataError, match=r"images below it: 1, and odd.csv with the columns image, remark; .*csv"
     ):
         load(tmp_path)
+
+
+def results(folder: Path) -> None:
+    """Make what a job leaves: predictions of the images a and b."""
+    files(folder, "predict.json")
+    files(folder / "crops", "a.png", "b.png")
+    files(folder / "masks", "a_segmentation.png", "b_segmentation.png")
+
+
+@pytest.mark.parametrize("layout", ["unlabelled", "labels_table", "classfolders", "images_masks"])
+def test_results_of_earlier_jobs_are_neither_images_nor_ground_truth(
+    tmp_path: Path, layout: str
+) -> None:
+    for name in ("MEL", "NV") if layout == "classfolders" else (".",):
+        files(tmp_path / name, f"{name}a.jpg".lstrip("."), f"{name}b.jpg".lstrip("."))
+    if layout == "labels_table":
+        text(tmp_path / "labels.csv", "image,dx", "a,nv", "b,mel")
+    if layout == "images_masks":
+        files(tmp_path, "b_mask.png")
+    before = load(tmp_path)
+    results(tmp_path / "first")
+    results(tmp_path / "more" / "second")
+    after = load(tmp_path)
+    assert after.layout == layout
+    assert after.table.equals(before.table)
+    warned = Warned()
+    report_unread(after, warned)
+    named = f"first, more{os.sep}second"
+    assert warned.lines == [f"left out: 2 folders of naevus's own results: {named}"]
+
+
+def test_results_that_are_named_themselves_are_images_with_masks(tmp_path: Path) -> None:
+    results(tmp_path / "first")
+    with pytest.raises(
+        DataError, match=r"lies below it, except in 1 folder of naevus's own .*first"
+    ):
+        load(tmp_path)
+    assert load(tmp_path / "first").with_masks().ids == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["lesion.jpg", "mole.PNG", "scan.tiff"])
+def test_an_image_is_no_data_set(tmp_path: Path, name: str) -> None:
+    files(tmp_path, name)
+    problem = f"{name} is an image, not a data set; name its folder, {tmp_path}"
+    with pytest.raises(DataError, match=re.escape(problem)):
+        load(tmp_path / name)

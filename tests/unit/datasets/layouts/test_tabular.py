@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 from naevus.datasets.dataset import make_table
 from naevus.datasets.layouts import load
+from naevus.datasets.sources import find_images
 from naevus.errors import DataError
 from naevus.io.formats import COLUMN_NAMES, known_columns, read_table
 from tests.helpers.layouts import files, kinds, row, text
@@ -218,6 +220,43 @@ def test_equal_names_in_two_folders_are_two_images(tmp_path: Path) -> None:
     assert kinds(dataset)["row without mask"] == ["B2"]
 
 
+@pytest.mark.parametrize(
+    ("names", "rows", "diagnoses"),
+    [
+        (("p.jpg", "p.png"), ("p.png,nv", "p.jpg,mel"), {"p.jpg": "MEL", "p.png": "NV"}),
+        (("p.jpg", "p.png", "q.jpg"), ("p.png,nv", "q,bcc"), {
+            "p.jpg": None, "p.png": "NV", "q": "BCC"}),
+        (("Anna.jpg", "anna.jpg"), ("anna.jpg,nv", "Anna.jpg,mel"), {
+            "Anna__1": "MEL", "anna__2": "NV"}),
+        (("Anna.jpg", "anna.jpg"), ("anna,nv",), {"Anna__1": None, "anna__2": "NV"}),
+        (("a/p.jpg", "b/p.png"), ("p.png,nv", "p.jpg,mel"), {"a__p": "MEL", "b__p": "NV"}),
+    ],
+)  # fmt: skip
+def test_exact_file_names_find_their_files(
+    tmp_path: Path, names: tuple[str, ...], rows: tuple[str, ...], diagnoses: dict[str, str | None]
+) -> None:
+    for name in names:
+        files((tmp_path / name).parent, Path(name).name)
+    text(tmp_path / "labels.csv", "image,dx", *rows)
+    dataset = load(tmp_path)
+    found = {each.image_id: (each.diagnosis, each.path) for each in dataset.rows()}
+    assert {image_id: diagnosis for image_id, (diagnosis, _) in found.items()} == diagnoses
+    predicted = {each.image_id: each.path for each in find_images([tmp_path]).sources}
+    assert {image_id: path for image_id, (_, path) in found.items()} == predicted
+    assert set(kinds(dataset)) <= {"image without row"}
+
+
+def test_files_that_differ_in_case_keep_their_masks(tmp_path: Path) -> None:
+    files(tmp_path / "images", "Anna.jpg", "anna.jpg", "p.jpg", "p.png")
+    files(tmp_path / "masks", "Anna.png", "anna.png", "p.png")
+    text(tmp_path / "labels.csv", "image,dx", "anna.jpg,nv", "Anna.jpg,mel", "p.jpg,nv")
+    dataset = load(tmp_path)
+    masks = {each.image_id: each.mask_path for each in dataset.with_masks().rows()}
+    folder = tmp_path / "masks"
+    assert masks == {"Anna__1": folder / "Anna.png", "anna__2": folder / "anna.png"}
+    assert kinds(dataset)["mask without image"] == ["p"]  # of either file
+
+
 def test_groups_are_joined() -> None:
     frame = pd.DataFrame(
         {
@@ -291,11 +330,16 @@ def test_unknown_patients_are_not_one_patient(tmp_path: Path) -> None:
     assert table["lesion_id"].notna().tolist() == [True, True, True, False, False, False]
 
 
+@pytest.mark.parametrize("column", ["image", "path"])
 @pytest.mark.parametrize("entry", ["holdout", "fold 1", "A"])
-def test_splits_that_are_not_understood_are_refused(tmp_path: Path, entry: str) -> None:
+def test_splits_that_are_not_understood_are_refused(
+    tmp_path: Path, entry: str, column: str
+) -> None:
     files(tmp_path, "a.jpg", "b.jpg")
-    text(tmp_path / "labels.csv", "image,dx,split", f"a,nv,{entry}", "b,nv,Training")
-    with pytest.raises(DataError, match=f"unknown split '{entry}'; use one of train, validation"):
+    table = tmp_path / "manifest.csv"
+    text(table, f"{column},dx,split", "a.jpg,nv,Training", f"b.jpg,nv,{entry}")
+    problem = f"{table}: the row of b.jpg has the unknown split '{entry}'; use one of train, valid"
+    with pytest.raises(DataError, match=re.escape(problem)):
         load(tmp_path)
 
 
