@@ -26,7 +26,7 @@ from naevus.types import explained
 ABOUT = {"classes": ["MEL", "NV"], "coverage": 0.9, "taxonomy": None}
 PREDICTION = Prediction(
     "i1",
-    Path("images/i1.jpg"),
+    Path("/images/i1.jpg"),
     60,
     80,
     lesion_area=0.25,
