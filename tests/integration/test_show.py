@@ -62,7 +62,7 @@ def test_show_leaves_out_a_broken_image(data: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [str(tmp_path), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert f"left out: {copy / images[0].name}" in " ".join(result.output.split())
-    assert probe(out).width == 10 + 2 * 202
+    assert probe(out).width == 10 + 3 * 202  # room for the title, too
 
 
 def test_show_refuses_missing_data(data: Path, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from naevus.cli.console import console
-from naevus.datasets.listing import outputs_left_out
 from naevus.io.files import FORMULAS
 from naevus.io.words import counted, first_of
 
@@ -87,6 +86,8 @@ def report_names(found: Found) -> None:
         kinds = ", ".join(f"{number} {kind}" for kind, number in found.left_out.items())
         console.print(f"skipped, not images: {kinds}", soft_wrap=True)
     if found.outputs:
+        from naevus.datasets.listing import outputs_left_out
+
         console.print(f"left out: {outputs_left_out(found.outputs)}", soft_wrap=True)
 
 

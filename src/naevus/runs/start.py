@@ -220,11 +220,11 @@ def runs_behind(run: Run) -> Iterator[Run]:
 
 def _check_run(source: Run, folds: Folds, fold: int, inputs: Mapping[str, Any]) -> str | None:
     """Check a run, and what it started from: weights keep what they learnt before, too."""
-    if not (source.fold_folder(fold) / WEIGHTS).exists():
-        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
     first = source
     for first in runs_behind(source):
         _refuse_seen(first, folds, fold)
+    if not (source.fold_folder(fold) / WEIGHTS).exists():
+        raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
     name = first.inputs.get("init_from")
     if not name or (Path(name) / "run.toml").exists():
         return None

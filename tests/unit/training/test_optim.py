@@ -43,6 +43,7 @@ class Batches:
     """One batch per epoch."""
 
     steps = 1
+    images = 4
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         if not first:

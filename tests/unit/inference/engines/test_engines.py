@@ -124,7 +124,7 @@ def test_weights_outside_the_graph_are_never_followed(tmp_path: Path) -> None:
 
 def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
     graph = write_classifier(tmp_path / "g.onnx", size=32)
-    with pytest.raises(ConfigError, match="openvino or onnxruntime"):
+    with pytest.raises(ConfigError, match="openvino, onnxruntime"):
         open_engine(graph, "tensorrt")  # type: ignore[arg-type]
 
 
