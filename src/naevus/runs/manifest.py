@@ -20,7 +20,7 @@ from naevus.runs.evidence import (
     segmentation_entry,
 )
 from naevus.runs.images import USUAL_PART, dataset_of
-from naevus.runs.start import BundleStart, learnt_by, runs_behind
+from naevus.runs.start import BundleStart, bundle_behind, learnt_by, runs_behind
 from naevus.taxonomy import ATTRIBUTES, known_taxonomy
 
 if TYPE_CHECKING:
@@ -219,9 +219,9 @@ def _learnt_from(run: Run) -> Iterator[_Source]:
 
 def _taught_before(run: Run) -> Iterator[TrainingData]:
     """Yield the data that the bundles learnt from with which a run, or one behind it, began."""
-    *_, first = runs_behind(run)
-    name = first.inputs.get("init_from")
-    if name and not (Path(name) / "run.toml").exists():
+    behind = bundle_behind(run)
+    if behind is not None:
+        first, name = behind
         with suppress(BundleError):  # moved since
             for fold in run.finished():
                 yield from learnt_by(BundleStart(name).bundle(fold), first.recipe.task)

@@ -218,16 +218,23 @@ def runs_behind(run: Run) -> Iterator[Run]:
             run = Run.open(name, allow_missing=True)
 
 
+def bundle_behind(run: Run) -> tuple[Run, str] | None:
+    """Return the first of `runs_behind` and the name of the bundle that it began with, if any."""
+    *_, first = runs_behind(run)
+    name = first.inputs.get("init_from")
+    return (first, name) if name and not (Path(name) / "run.toml").exists() else None
+
+
 def _check_run(source: Run, folds: Folds, fold: int, inputs: Mapping[str, Any]) -> str | None:
     """Check a run, and what it started from: weights keep what they learnt before, too."""
-    first = source
-    for first in runs_behind(source):
-        _refuse_seen(first, folds, fold)
+    for each in runs_behind(source):
+        _refuse_seen(each, folds, fold)
     if not (source.fold_folder(fold) / WEIGHTS).exists():
         raise RunError(f"{source.folder}: fold {fold} is not finished", "train it first")
-    name = first.inputs.get("init_from")
-    if not name or (Path(name) / "run.toml").exists():
+    behind = bundle_behind(source)
+    if behind is None:
         return None
+    first, name = behind
     try:
         network = BundleStart(name).network(first.recipe, fold)
     except (BundleError, RunError):  # moved since
