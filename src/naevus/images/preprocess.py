@@ -24,6 +24,7 @@ from naevus.images.maskfile import read_mask_of
 from naevus.images.masks import plausible
 from naevus.images.quality import SIDE
 from naevus.images.read import ImageBytes, Limits, read, read_with_header
+from naevus.io.settings import check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,8 +207,7 @@ class InputSpec:
                 f"a context of {self.context} is invalid with mode {self.mode!r}",
                 "use at least 1, and 1 with squash and mask",
             )
-        if self.mode not in MODES:
-            raise ConfigError(f"unknown input mode {self.mode!r}", f"use one of {', '.join(MODES)}")
+        check_choice("input mode", self.mode, MODES)
         if self.size < 1 or self.margin < 0:
             raise ConfigError(
                 f"size {self.size} with margin {self.margin} is invalid",

@@ -173,9 +173,8 @@ def predict(
     An interrupted job resumes if the settings are the same; the lesions may be others. A workbook,
     a submission or tables of lesions that a repeated job does not ask for stay if the predictions
     do; otherwise they are removed, which the result says. A workbook that stays is not written
-    again either. A shard
-    predicts every n-th batch, and leaves the submission and the tables of lesions, which need all
-    images, to `naevus.inference.gather`.
+    again either. A shard predicts every n-th batch, and leaves the submission and the tables of
+    lesions, which need all images, to `naevus.inference.gather`.
 
     Args:
         sources: The images; see `naevus.datasets.sources`.
